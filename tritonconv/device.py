@@ -1,0 +1,58 @@
+"""What the analytic choice of a config needs to know of a GPU."""
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import torch
+
+
+@dataclass(frozen=True)
+class Device:
+    """A GPU, or a stand-in for one that is not there.
+
+    `multiprocessors` and `shared_memory` (bytes a block may take) decide configs;
+    `matrix_advantage` is how many times faster than plain multiply-adds the matrix units are, for
+    16-bit operands and for tf32, by the vendor's data sheet.
+    """
+
+    name: str
+    vendor: str
+    arch: int | str
+    multiprocessors: int
+    shared_memory: int
+    matrix_advantage: tuple[int, int] = (14, 7)
+
+    @property
+    def warp_size(self) -> int:
+        """Threads a warp (a wavefront on AMD)."""
+        return 64 if self.vendor == "hip" else 32
+
+
+# The targets that every kernel is compiled for, GPU or no GPU. Counts: A100, H200, B200, MI300X.
+TARGETS = {
+    "sm_80": Device("sm_80", "cuda", 80, 108, 166_912, (16, 8)),
+    "sm_90": Device("sm_90", "cuda", 90, 132, 232_448),
+    "sm_100": Device("sm_100", "cuda", 100, 148, 232_448, (30, 15)),
+    "gfx942": Device("gfx942", "hip", "gfx942", 304, 65_536, (8, 4)),
+}
+# One program at a time: the fewest programs is the best tiling.
+INTERPRETER = Device("interpreter", "interpreter", 0, 1, 1 << 31)
+
+
+@lru_cache(maxsize=64)
+def cuda_device(index: int) -> Device:
+    """The GPU with this index, as torch reports it."""
+    properties = torch.cuda.get_device_properties(index)
+    if torch.version.hip:
+        arch: int | str = properties.gcnArchName.split(":")[0]
+        shared = properties.shared_memory_per_block
+        return Device(
+            properties.name, "hip", arch, properties.multi_processor_count, shared, (8, 4)
+        )
+    return Device(
+        properties.name,
+        "cuda",
+        properties.major * 10 + properties.minor,
+        properties.multi_processor_count,
+        properties.shared_memory_per_block_optin,
+    )

@@ -1,0 +1,1 @@
+"""The Triton kernels, one a file, and the device helpers (`_*.py`) that they are built from."""

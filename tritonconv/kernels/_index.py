@@ -1,0 +1,129 @@
+"""Index arithmetic shared by the kernels: residue classes, windows, mixed-radix positions.
+
+Vocabulary (DESIGN.md works an example): along one axis the positions of the written tensor are
+split by `position mod R`. A class `r` holds the positions `r + q*R`. Inside a class, tap number
+`j` of the filter is tap `first + j*TAP_STEP` and reads the source at `base + q*row_step +
+j*TAP_DELTA`, for every `q`; so a class has one short list of taps and wastes none.
+"""
+
+import triton
+import triton.language as tl
+
+
+@triton.jit
+def unflatten3(index, size_h, size_w):
+    """Split a flat index over (D, H, W) into its three coordinates."""
+    return index // (size_h * size_w), (index // size_w) % size_h, index % size_w
+
+
+@triton.jit
+def in_range(position, size):
+    """0 <= position < size, as one unsigned comparison."""
+    if position.dtype == tl.int64:
+        return position.to(tl.uint64, bitcast=True) < size.to(tl.uint64, bitcast=True)
+    else:
+        return position.to(tl.uint32, bitcast=True) < size.to(tl.uint32, bitcast=True)
+
+
+@triton.jit
+def axis_taps(
+    residue,
+    pad,
+    FILTER: tl.constexpr,
+    STRIDE: tl.constexpr,
+    DILATION: tl.constexpr,
+    TAP_STEP: tl.constexpr,
+    DGRAD: tl.constexpr,
+):
+    """`(base, first, taps)` of a residue class along one axis.
+
+    fprop reads x at o*s - pad + f*d: every tap reaches every position. dgrad reads dy at
+    (i + pad - f*d)/s, which is an integer for one tap in `TAP_STEP` only.
+    """
+    if DGRAD:
+        # A multiple of STRIDE that keeps the dividends natural, where // and % need no care.
+        LIFT: tl.constexpr = STRIDE * DILATION * FILTER
+        anchor = residue + pad + LIFT
+        first = residue * 0 + FILTER
+        for back in tl.static_range(TAP_STEP):
+            tap = TAP_STEP - 1 - back
+            first = tl.where((anchor - tap * DILATION) % STRIDE == 0, tap, first)
+        # More stride than filter: the first matching tap may lie beyond the filter's end.
+        first = tl.minimum(first, FILTER)
+        taps = (FILTER - first + TAP_STEP - 1) // TAP_STEP
+        base = (anchor - first * DILATION) // STRIDE - LIFT // STRIDE
+    else:
+        first = residue * 0
+        taps = first + FILTER
+        base = residue * STRIDE - pad
+    return base, first, taps
+
+
+@triton.jit
+def advance3(n, d, h, w, by, size):
+    """Add the mixed-radix number `by` = (n, d, h, w) to a position whose axes have `size`.
+
+    The digits of `by` are below their radix, so a carry is 0 or 1: no division in the loop.
+    """
+    w += by[3]
+    carry = w >= size[2]
+    w = tl.where(carry, w - size[2], w)
+    h += by[2] + carry.to(h.dtype)
+    carry = h >= size[1]
+    h = tl.where(carry, h - size[1], h)
+    d += by[1] + carry.to(d.dtype)
+    carry = d >= size[0]
+    d = tl.where(carry, d - size[0], d)
+    n += by[0] + carry.to(n.dtype)
+    return n, d, h, w
+
+
+@triton.jit
+def outer(rows, columns, COLUMNS_FAST: tl.constexpr):
+    """rows + columns as a tile whose last axis is the one that is contiguous in memory."""
+    if COLUMNS_FAST:
+        return rows[:, None] + columns[None, :]
+    else:
+        return columns[:, None] + rows[None, :]
+
+
+@triton.jit
+def outer_and(rows, columns, COLUMNS_FAST: tl.constexpr):
+    """The mask that belongs to `outer`."""
+    if COLUMNS_FAST:
+        return rows[:, None] & columns[None, :]
+    else:
+        return columns[:, None] & rows[None, :]
+
+
+@triton.jit
+def vectors(pointers, VECTOR: tl.constexpr):
+    """State that a tile of pointers may be read in 16-byte vectors along its last axis."""
+    if VECTOR > 1:
+        pointers = tl.multiple_of(pointers, (16, 16))
+    return pointers
+
+
+@triton.jit
+def whole_vectors(size, VECTOR: tl.constexpr):
+    """A channel count that the compiler can see to be a multiple of `VECTOR`."""
+    return (size // VECTOR) * VECTOR
+
+
+@triton.jit
+def unit_or(stride, UNIT: tl.constexpr):
+    """1 as a constant where the axis is the contiguous one, else the run-time stride."""
+    if UNIT:
+        return 1
+    else:
+        return stride
+
+
+@triton.jit
+def tile_order(tile, tiles_m, tiles_n, GROUP_M: tl.constexpr):
+    """(pid_m, pid_n) in columns of `GROUP_M` rows, so that neighbours share operands in L2."""
+    in_column = GROUP_M * tiles_n
+    first_m = (tile // in_column) * GROUP_M
+    rows = tl.minimum(tiles_m - first_m, GROUP_M)
+    inside = tile % in_column
+    return first_m + inside % rows, inside // rows

@@ -1,0 +1,239 @@
+"""fprop and dgrad as one implicit GEMM over residue classes, on tensor cores."""
+
+import triton.language as tl
+
+from ._gemm import multiply_add
+from ._index import (
+    axis_taps,
+    in_range,
+    outer,
+    outer_and,
+    tile_order,
+    unflatten3,
+    unit_or,
+    vectors,
+    whole_vectors,
+)
+from ._jit import kernel
+
+
+@kernel
+def gather_gemm(
+    src_ptr,
+    weight_ptr,
+    bias_ptr,
+    dst_ptr,
+    batch: tl.int64,
+    reduce_channels: tl.int64,
+    dst_channels: tl.int64,
+    src_d: tl.int64,
+    src_h: tl.int64,
+    src_w: tl.int64,
+    dst_d: tl.int64,
+    dst_h: tl.int64,
+    dst_w: tl.int64,
+    pad_d: tl.int64,
+    pad_h: tl.int64,
+    pad_w: tl.int64,
+    period_d: tl.int64,
+    period_h: tl.int64,
+    period_w: tl.int64,
+    stride_sn: tl.int64,
+    stride_sc: tl.int64,
+    stride_sd: tl.int64,
+    stride_sh: tl.int64,
+    stride_sw: tl.int64,
+    weight_base: tl.int64,
+    stride_wg: tl.int64,
+    stride_wm: tl.int64,
+    stride_wn: tl.int64,
+    stride_wt: tl.int64,
+    stride_wr: tl.int64,
+    stride_ws: tl.int64,
+    stride_bank_d: tl.int64,
+    stride_bank_h: tl.int64,
+    stride_bank_w: tl.int64,
+    stride_dn: tl.int64,
+    stride_dc: tl.int64,
+    stride_dd: tl.int64,
+    stride_dh: tl.int64,
+    stride_dw: tl.int64,
+    FILTER: tl.constexpr,
+    STRIDE: tl.constexpr,
+    DILATION: tl.constexpr,
+    TAP_STEP: tl.constexpr,
+    TAP_DELTA: tl.constexpr,
+    DGRAD: tl.constexpr,
+    TILED: tl.constexpr,
+    HAS_BIAS: tl.constexpr,
+    SRC_UNIT: tl.constexpr,
+    SRC_VECTOR: tl.constexpr,
+    WEIGHT_REDUCE_UNIT: tl.constexpr,
+    WEIGHT_DST_UNIT: tl.constexpr,
+    WEIGHT_VECTOR: tl.constexpr,
+    DST_UNIT: tl.constexpr,
+    DST_VECTOR: tl.constexpr,
+    INDEX: tl.constexpr,
+    PRECISION: tl.constexpr,
+    UPCAST: tl.constexpr,
+    BLOCK_M: tl.constexpr,
+    BLOCK_N: tl.constexpr,
+    BLOCK_K: tl.constexpr,
+    GROUP_M: tl.constexpr,
+):
+    """dst[n, g, col, p] = sum over taps j and channels m of src[n, g, m, .] * w[bank, g, m, col, .].
+
+    fprop: src = x, dst = y, m = C/g, col = K/g. dgrad: src = dy, dst = dx, m = K/g, col = C/g.
+    Grid axis 0, slowest first: group, residue class (d, h, w), tile of (positions x columns).
+    `INDEX` is int32, or int64 where an offset can pass 2^31.
+    """
+    pid = tl.program_id(0).to(INDEX)
+    batch = batch.to(INDEX)
+    red = whole_vectors(reduce_channels.to(INDEX), SRC_VECTOR)
+    cols = whole_vectors(dst_channels.to(INDEX), DST_VECTOR)
+    src_size = (src_d.to(INDEX), src_h.to(INDEX), src_w.to(INDEX))
+    dst_size = (dst_d.to(INDEX), dst_h.to(INDEX), dst_w.to(INDEX))
+    period = (period_d.to(INDEX), period_h.to(INDEX), period_w.to(INDEX))
+    src_stride = (stride_sd.to(INDEX), stride_sh.to(INDEX), stride_sw.to(INDEX))
+    tap_stride = (stride_wt.to(INDEX), stride_wr.to(INDEX), stride_ws.to(INDEX))
+    src_channel = unit_or(stride_sc.to(INDEX), SRC_UNIT)
+    weight_reduce = unit_or(stride_wm.to(INDEX), WEIGHT_REDUCE_UNIT)
+    weight_dst = unit_or(stride_wn.to(INDEX), WEIGHT_DST_UNIT)
+    dst_channel = unit_or(stride_dc.to(INDEX), DST_UNIT)
+
+    # Residues an axis: every position that shares a bank (fprop), or bank and tap list (dgrad).
+    if DGRAD:
+        res_d, res_h, res_w = period[0] * STRIDE[0], period[1] * STRIDE[1], period[2] * STRIDE[2]
+        step_d, step_h, step_w = period[0], period[1], period[2]
+    else:
+        res_d, res_h, res_w = period[0], period[1], period[2]
+        step_d, step_h, step_w = period[0] * STRIDE[0], period[1] * STRIDE[1], period[2] * STRIDE[2]
+    most = tl.cdiv(dst_size[0], res_d) * tl.cdiv(dst_size[1], res_h) * tl.cdiv(dst_size[2], res_w)
+    tiles_m = tl.cdiv(batch * most, BLOCK_M)
+    tiles_n = tl.cdiv(cols, BLOCK_N)
+    pid_m, pid_n = tile_order(pid % (tiles_m * tiles_n), tiles_m, tiles_n, GROUP_M)
+    rest = pid // (tiles_m * tiles_n)
+    classes_h = tl.minimum(res_h, dst_size[1])
+    classes_w = tl.minimum(res_w, dst_size[2])
+    classes = tl.minimum(res_d, dst_size[0]) * classes_h * classes_w
+    group = rest // classes
+    r_d, r_h, r_w = unflatten3(rest % classes, classes_h, classes_w)
+
+    base_d, first_d, taps_d = axis_taps(
+        r_d, pad_d.to(INDEX), FILTER[0], STRIDE[0], DILATION[0], TAP_STEP[0], DGRAD
+    )
+    base_h, first_h, taps_h = axis_taps(
+        r_h, pad_h.to(INDEX), FILTER[1], STRIDE[1], DILATION[1], TAP_STEP[1], DGRAD
+    )
+    base_w, first_w, taps_w = axis_taps(
+        r_w, pad_w.to(INDEX), FILTER[2], STRIDE[2], DILATION[2], TAP_STEP[2], DGRAD
+    )
+
+    # This class's positions, in the order (n, q_d, q_h, q_w).
+    size_h = tl.cdiv(dst_size[1] - r_h, res_h)
+    size_w = tl.cdiv(dst_size[2] - r_w, res_w)
+    positions = tl.cdiv(dst_size[0] - r_d, res_d) * size_h * size_w
+    rows = batch * positions
+    offs_m = pid_m * BLOCK_M + tl.arange(0, BLOCK_M)
+    row_ok = offs_m < rows
+    offs_m = tl.minimum(offs_m, rows - 1)
+    n = offs_m // positions
+    q_d, q_h, q_w = unflatten3(offs_m % positions, size_h, size_w)
+    src_0 = base_d + q_d * step_d
+    src_1 = base_h + q_h * step_h
+    src_2 = base_w + q_w * step_w
+    # An axis with one tap is decided here, once; the others in the loop, tap by tap.
+    inside = row_ok
+    if FILTER[0] == 1:
+        inside = inside & in_range(src_0, src_size[0])
+    if FILTER[1] == 1:
+        inside = inside & in_range(src_1, src_size[1])
+    if FILTER[2] == 1:
+        inside = inside & in_range(src_2, src_size[2])
+
+    offs_n = pid_n * BLOCK_N + tl.arange(0, BLOCK_N)
+    offs_k = tl.arange(0, BLOCK_K).to(INDEX)
+    src_row = n * stride_sn.to(INDEX) + group * red * src_channel
+    src_row += src_0 * src_stride[0] + src_1 * src_stride[1] + src_2 * src_stride[2]
+    src_tile = src_ptr + outer(src_row, offs_k * src_channel, SRC_UNIT)
+    weight_ptr += weight_base + group * stride_wg
+    if not DGRAD:
+        weight_ptr += r_d * stride_bank_d + r_h * stride_bank_h + r_w * stride_bank_w
+    col_ok = offs_n < cols
+    weight_tile = weight_ptr + outer(
+        offs_k * weight_reduce, offs_n * weight_dst, not WEIGHT_REDUCE_UNIT
+    )
+
+    acc = tl.zeros((BLOCK_M, BLOCK_N), dtype=tl.float32)
+    steps = taps_d * taps_h * taps_w * tl.cdiv(red, BLOCK_K)
+    steps = tl.where(pid_m * BLOCK_M < rows, steps, 0)
+    # The flat loop's counters: dividing its index would cost more than the loads.
+    j_d = base_d * 0
+    j_h = base_h * 0
+    j_w = base_w * 0
+    c = base_w * 0
+    for _ in range(steps):
+        valid = inside
+        src_off = c * src_channel
+        tap_off = c * weight_reduce
+        if FILTER[0] > 1:
+            valid = valid & in_range(src_0 + j_d * TAP_DELTA[0], src_size[0])
+            src_off += j_d * TAP_DELTA[0] * src_stride[0]
+        if FILTER[1] > 1:
+            valid = valid & in_range(src_1 + j_h * TAP_DELTA[1], src_size[1])
+            src_off += j_h * TAP_DELTA[1] * src_stride[1]
+        if FILTER[2] > 1:
+            valid = valid & in_range(src_2 + j_w * TAP_DELTA[2], src_size[2])
+            src_off += j_w * TAP_DELTA[2] * src_stride[2]
+        tap_off += (first_d + j_d * TAP_STEP[0]) * tap_stride[0]
+        tap_off += (first_h + j_h * TAP_STEP[1]) * tap_stride[1]
+        tap_off += (first_w + j_w * TAP_STEP[2]) * tap_stride[2]
+        if DGRAD and TILED:
+            # The bank of the output that this tap came from: constant in the class, not in j.
+            bank_d = (base_d + j_d * TAP_DELTA[0]) % period[0]
+            bank_h = (base_h + j_h * TAP_DELTA[1]) % period[1]
+            bank_w = (base_w + j_w * TAP_DELTA[2]) % period[2]
+            tap_off += ((bank_d + period[0]) % period[0]) * stride_bank_d.to(INDEX)
+            tap_off += ((bank_h + period[1]) % period[1]) * stride_bank_h.to(INDEX)
+            tap_off += ((bank_w + period[2]) % period[2]) * stride_bank_w.to(INDEX)
+        channel_ok = c + offs_k < red
+        a = tl.load(
+            vectors(src_tile + src_off, SRC_VECTOR),
+            mask=outer_and(valid, channel_ok, SRC_UNIT),
+            other=0.0,
+        )
+        b = tl.load(
+            vectors(weight_tile + tap_off, WEIGHT_VECTOR),
+            mask=outer_and(channel_ok, col_ok, not WEIGHT_REDUCE_UNIT),
+            other=0.0,
+        )
+        if not SRC_UNIT:
+            a = tl.trans(a)
+        if WEIGHT_REDUCE_UNIT:
+            b = tl.trans(b)
+        acc = multiply_add(a, b, acc, PRECISION, UPCAST)
+        c += BLOCK_K
+        wrap = c >= red
+        c = tl.where(wrap, 0, c)
+        j_w += wrap.to(INDEX)
+        wrap = j_w == taps_w
+        j_w = tl.where(wrap, 0, j_w)
+        j_h += wrap.to(INDEX)
+        wrap = j_h == taps_h
+        j_h = tl.where(wrap, 0, j_h)
+        j_d += wrap.to(INDEX)
+
+    if HAS_BIAS:
+        bias = tl.load(bias_ptr + group * cols + offs_n, mask=col_ok, other=0.0)
+        acc += bias[None, :].to(tl.float32)
+    dst_row = n * stride_dn.to(INDEX) + group * cols * dst_channel
+    dst_row += (r_d + q_d * res_d) * stride_dd.to(INDEX)
+    dst_row += (r_h + q_h * res_h) * stride_dh.to(INDEX)
+    dst_row += (r_w + q_w * res_w) * stride_dw.to(INDEX)
+    if not DST_UNIT:
+        acc = tl.trans(acc)
+    tl.store(
+        vectors(dst_ptr + outer(dst_row, offs_n * dst_channel, DST_UNIT), DST_VECTOR),
+        acc.to(dst_ptr.dtype.element_ty),
+        mask=outer_and(row_ok, col_ok, DST_UNIT),
+    )

@@ -1,0 +1,203 @@
+"""The implicit-GEMM core: every pass of every 16-bit and 32-bit convolution, on matrix units."""
+
+import math
+from collections.abc import Sequence
+
+import torch
+
+from autotune import Config
+
+from ..device import Device
+from ..gemm_view import GemmView, gemm_view
+from ..kernels.gather_gemm import gather_gemm
+from ..kernels.wgrad_gemm import wgrad_gemm
+from ..launch import Launch
+from ..problem import ConvProblem, Pass
+from .base import (
+    Flags,
+    ceil_div,
+    gather_arguments,
+    split_count,
+    sum_launch,
+    vector_width,
+    wgrad_arguments,
+)
+
+GROUP_M = 8
+# Matrix instructions multiply tiles of at least this many rows, columns and channels.
+SMALLEST = 16
+
+
+class ImplicitGemm:
+    """tl.dot over residue classes; the tiles are gathered by pointers, nothing is unfolded."""
+
+    name = "implicit_gemm"
+
+    def supports(self, problem: ConvProblem, which: Pass) -> str | None:
+        """Everything but float64, which has no matrix form on all targets."""
+        if problem.dtype == torch.float64:
+            return "float64 has no tl.dot on every target"
+        return None
+
+    def declines(self, problem: ConvProblem, which: Pass, device: Device) -> str | None:
+        """Matrix units padded so far that plain multiply-adds would do less work."""
+        view = gemm_view(problem, which)
+        sides = (view.rows, view.columns)
+        if which is not Pass.WGRAD:
+            sides = (view.columns, _channels(problem, which))
+        useful = math.prod(min(side, SMALLEST) / SMALLEST for side in sides)
+        advantage = _advantage(problem, device)
+        if useful * advantage < 1:
+            return (
+                f"its {sides[0]} x {sides[1]} channels a group fill {useful:.1%} of a "
+                f"{SMALLEST} x {SMALLEST} matrix tile; that loses more than the matrix units' "
+                f"factor of {advantage} gains"
+            )
+        return None
+
+    def default_configs(self, dtype: torch.dtype) -> Sequence[Config]:
+        """Two heights a width of the tile, and a shallow pair for few channels."""
+        depth = 32 if dtype == torch.float32 else 64
+        table = [_config(m, n, depth) for m in (64, 128) for n in (16, 32, 64, 128)]
+        return [*table, *(_config(m, 64, depth // 2) for m in (64, 128))]
+
+    def configs(self, problem: ConvProblem, which: Pass, device: Device) -> Sequence[Config]:
+        """The default table, with fewer and more stages and warps."""
+        found = []
+        for base in self.default_configs(problem.dtype):
+            for warps in (4, 8):
+                for stages in (2, 3, 4):
+                    config = Config(base.constants, warps, stages)
+                    if shared_bytes(problem.dtype, config) <= device.shared_memory:
+                        found.append(config)
+        return found
+
+    def default_config(self, problem: ConvProblem, which: Pass, device: Device) -> Config:
+        """The cheapest of the table: full waves of tiles, in units of multiply-adds.
+
+        The width and depth of the tile follow from the channels alone, so that the images' sizes
+        choose between two heights and no more.
+        """
+        view = gemm_view(problem, which)
+        fitting = [
+            config
+            for config in self.default_configs(problem.dtype)
+            if shared_bytes(problem.dtype, config) <= device.shared_memory
+        ]
+        width = _fit(view.columns, max(c["BLOCK_N"] for c in fitting))
+        fitting = [c for c in fitting if c["BLOCK_N"] == width]
+        depth = view.depth if which is Pass.WGRAD else _channels(problem, which)
+        shallow = min(c["BLOCK_K"] for c in fitting)
+        if which is not Pass.WGRAD and depth <= shallow:
+            fitting = [c for c in fitting if c["BLOCK_K"] == shallow]
+        else:
+            fitting = [c for c in fitting if c["BLOCK_K"] != shallow] or fitting
+        return min(fitting, key=lambda c: (_cost(view, c, device), c))
+
+    def launches(
+        self, problem: ConvProblem, which: Pass, config: Config, flags: Flags
+    ) -> tuple[Launch, ...]:
+        """One launch; wgrad adds the summing pass where it splits."""
+        view = gemm_view(problem, which)
+        tiles = _tiles(view, config)
+        shared = {
+            **dict(config.constants),
+            "GROUP_M": GROUP_M,
+            "PRECISION": problem.precision,
+            "UPCAST": flags.interpreting and problem.dtype == torch.bfloat16,
+        }
+        if which is Pass.WGRAD:
+            splits = split_count(tiles, view.depth, config["BLOCK_K"], flags.multiprocessors)
+            arguments = wgrad_arguments(problem, splits) | shared
+            arguments |= _wgrad_vectors(problem, flags)
+            launch = Launch(wgrad_gemm, tiles * splits, arguments, config)
+            return (launch, sum_launch(problem, splits)) if splits > 1 else (launch,)
+        arguments = gather_arguments(problem, which) | shared
+        arguments |= _gather_vectors(problem, which, flags)
+        arguments["TILED"] = problem.period != (1, 1, 1)
+        return (Launch(gather_gemm, tiles, arguments, config),)
+
+
+def shared_bytes(dtype: torch.dtype, config: Config) -> int:
+    """Shared memory of the operands' pipeline, the rule that makes a config legal or not."""
+    a_and_b = (config["BLOCK_M"] + config["BLOCK_N"]) * config["BLOCK_K"]
+    return max(config.num_stages, 1) * a_and_b * dtype.itemsize
+
+
+def _config(m: int, n: int, k: int) -> Config:
+    warps = 8 if m * n >= 128 * 128 else 4
+    return Config.of(warps, 3, BLOCK_M=m, BLOCK_N=n, BLOCK_K=k)
+
+
+def _channels(problem: ConvProblem, which: Pass) -> int:
+    total = problem.out_channels if which is Pass.DGRAD else problem.in_channels
+    return total // problem.groups
+
+
+def _advantage(problem: ConvProblem, device: Device) -> int:
+    """How many times faster than multiply-adds: 16-bit, tf32, or float32 (no matrix form, but
+    operands shared by a whole tile)."""
+    if problem.dtype == torch.float32:
+        return device.matrix_advantage[1] if problem.precision == "tf32" else 4
+    return device.matrix_advantage[0]
+
+
+def _fit(size: int, largest: int) -> int:
+    return min(max(1 << max(size - 1, 0).bit_length(), SMALLEST), largest)
+
+
+def _tiles(view: GemmView, config: Config) -> int:
+    m, n = ceil_div(view.rows, config["BLOCK_M"]), ceil_div(view.columns, config["BLOCK_N"])
+    return m * n * view.batches
+
+
+def _cost(view: GemmView, config: Config, device: Device) -> float:
+    """Time of the launch in units of one multiply-add a multiprocessor: tile quantisation."""
+    resident = max(device.shared_memory // (shared_bytes(torch.bfloat16, config) + 1024), 1)
+    resident = min(resident, 16 // config.num_warps)
+    waves = ceil_div(_tiles(view, config), device.multiprocessors * resident)
+    depth = ceil_div(view.depth, config["BLOCK_K"]) * config["BLOCK_K"]
+    # Filling the pipeline and writing the tile cost about as much as this many steps.
+    fixed = 8 * config["BLOCK_K"]
+    m, n = config["BLOCK_M"], config["BLOCK_N"]
+    # A tile's loads grow with m + n, its products with m * n.
+    return waves * resident * (depth + fixed) * (m * n + 32 * (m + n))
+
+
+def _gather_vectors(problem: ConvProblem, which: Pass, flags: Flags) -> dict[str, int | bool]:
+    per_k = problem.out_channels // problem.groups
+    per_c = problem.in_channels // problem.groups
+    x = (problem.input_strides, (problem.batch, per_c, *problem.input_size))
+    y = (problem.output_strides, (problem.batch, per_k, *problem.output_size))
+    src, dst = (y, x) if which is Pass.DGRAD else (x, y)
+    stride_k, stride_c = problem.weight_strides[3:5]
+    # Axis of the weight that the sum runs over, and the one that becomes the result's channels.
+    reduce_axis, dst_axis = (3, 4) if which is Pass.DGRAD else (4, 3)
+    reduce_unit = problem.weight_strides[reduce_axis] == 1
+    weight_shape = list(problem.weight_shape_3d)
+    weight_shape[3] = per_k
+    axis = reduce_axis if reduce_unit else dst_axis
+    weight_vector = vector_width(problem, problem.weight_strides, weight_shape, axis)
+    if problem.groups > 1 and (stride_k * per_k) % (16 // problem.dtype.itemsize):
+        weight_vector = 1
+    return {
+        "SRC_VECTOR": vector_width(problem, *src, 1) if flags.aligned else 1,
+        "WEIGHT_REDUCE_UNIT": reduce_unit,
+        "WEIGHT_DST_UNIT": not reduce_unit and (stride_k, stride_c)[dst_axis - 3] == 1,
+        "WEIGHT_VECTOR": weight_vector if flags.aligned else 1,
+        "DST_VECTOR": vector_width(problem, *dst, 1) if flags.aligned else 1,
+    }
+
+
+def _wgrad_vectors(problem: ConvProblem, flags: Flags) -> dict[str, int | bool]:
+    per_k = problem.out_channels // problem.groups
+    per_c = problem.in_channels // problem.groups
+    grad_sizes = (problem.batch, per_k, *problem.output_size)
+    src_sizes = (problem.batch, per_c, *problem.input_size)
+    grad = vector_width(problem, problem.output_strides, grad_sizes, 1)
+    src = vector_width(problem, problem.input_strides, src_sizes, 1)
+    return {
+        "GRAD_VECTOR": grad if flags.aligned else 1,
+        "SRC_VECTOR": src if flags.aligned else 1,
+        "DST_UNIT": problem.weight_strides[4] == 1,
+    }
