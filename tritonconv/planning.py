@@ -3,6 +3,7 @@
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
+from typing import Generic, TypeVar
 
 from .device import INTERPRETER, Device, cuda_device
 from .errors import UnsupportedProblem
@@ -13,6 +14,7 @@ from .variants import VARIANTS, Variant
 from .variants.base import Flags
 
 PLANS_KEPT = 4096
+Value = TypeVar("Value")
 
 
 def make_plan(
@@ -73,28 +75,26 @@ def device_of(kind: str, index: int | None) -> Device:
     return INTERPRETER if interpreting() else cuda_device(index or 0)
 
 
-class PlanCache:
-    """Plans by call signature: bounded, safe to use from several threads."""
+class BoundedCache(Generic[Value]):
+    """Values by key: bounded, safe to use from several threads."""
 
     def __init__(self, limit: int = PLANS_KEPT) -> None:
-        self._plans: OrderedDict[Hashable, Plan] = OrderedDict()
+        self._values: OrderedDict[Hashable, Value] = OrderedDict()
         self._limit = limit
         self._lock = threading.Lock()
+        # Reading a dictionary needs no lock; handed out bound, it is one call.
+        self.get = self._values.get
 
-    def get(self, key: Hashable) -> Plan | None:
-        """The plan kept for `key`; reading a dictionary needs no lock."""
-        return self._plans.get(key)
-
-    def add(self, key: Hashable, make: Callable[[], Plan]) -> Plan:
-        """Make and keep a plan; the oldest is dropped when there are too many."""
-        plan = make()
+    def add(self, key: Hashable, make: Callable[[], Value]) -> Value:
+        """Make and keep a value; the oldest is dropped when there are too many."""
+        value = make()
         with self._lock:
-            self._plans[key] = plan
-            while len(self._plans) > self._limit:
-                self._plans.popitem(last=False)
-        return plan
+            self._values[key] = value
+            while len(self._values) > self._limit:
+                self._values.popitem(last=False)
+        return value
 
     def clear(self) -> None:
-        """Forget every plan, as after a change of the tuning table."""
+        """Forget every value, as after a change of the tuning table."""
         with self._lock:
-            self._plans.clear()
+            self._values.clear()

@@ -149,6 +149,13 @@ class ConvProblem:
 
     # -- results -----------------------------------------------------------------------------
 
+    def result_shape(self, which: Pass) -> tuple[int, ...]:
+        """Shape of the tensor that `which` writes, as the caller gets it."""
+        if which is not Pass.WGRAD:
+            return self.output_shape if which is Pass.FPROP else self.input_shape
+        banks = self.period[3 - self.rank :] if self.period_axes else ()
+        return (*banks, *self.weight_shape_3d[3:5], *self.filter_size[3 - self.rank :])
+
     def result_strides(self, which: Pass) -> tuple[int, ...]:
         """Strides of the tensor that `which` writes, with the period axes first if it is dw."""
         lifted = {

@@ -1,0 +1,241 @@
+"""torch.ops.tritonconv.conv, conv_dgrad and conv_wgrad: any rank, any weight period.
+
+The three are the partial derivatives of one form, trilinear in (y, x, w), so the gradient of each
+is made of the other two and double backward needs nothing new:
+
+    conv(x, w)         d/dx: conv_dgrad(dy, w)     d/dw: conv_wgrad(dy, x)
+    conv_dgrad(dy, w)  d/ddy: conv(ddx, w)         d/dw: conv_wgrad(dy, ddx)
+    conv_wgrad(dy, x)  d/ddy: conv(x, ddw)         d/dx: conv_dgrad(dy, ddw)
+
+Each has two autograd functions. Eager calls take one that writes its context in `forward`; calls
+under a torch.func transform take one with `setup_context`, which functorch demands and which costs
+about 20 microseconds more.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd import Function
+
+from ..problem import ConvArguments, Pass
+from ._run import problem_of, run
+from ._vmap import grouped, scaled, vmap_conv, vmap_dgrad, vmap_wgrad, which_axis
+
+_TAIL = "SymInt[] stride, SymInt[] padding, SymInt[] dilation, SymInt groups, bool flip=False"
+SCHEMAS = {
+    "conv": f"conv(Tensor input, Tensor weight, Tensor? bias, {_TAIL}) -> Tensor",
+    "conv_dgrad": (
+        f"conv_dgrad(Tensor grad_output, Tensor weight, SymInt[] input_size, {_TAIL}) -> Tensor"
+    ),
+    "conv_wgrad": (
+        f"conv_wgrad(Tensor grad_output, Tensor input, SymInt[] weight_size, {_TAIL}) -> Tensor"
+    ),
+}
+NAMES = {Pass.FPROP: "conv", Pass.DGRAD: "conv_dgrad", Pass.WGRAD: "conv_wgrad"}
+
+_library = torch.library.Library("tritonconv", "DEF")
+for _schema in SCHEMAS.values():
+    _library.define(_schema, tags=(torch.Tag.pt2_compliant_tag,))
+
+conv = torch.ops.tritonconv.conv.default
+conv_dgrad = torch.ops.tritonconv.conv_dgrad.default
+conv_wgrad = torch.ops.tritonconv.conv_wgrad.default
+_OPS = {Pass.FPROP: conv, Pass.DGRAD: conv_dgrad, Pass.WGRAD: conv_wgrad}
+
+
+# -- gradients -------------------------------------------------------------------------------
+
+
+def _save(ctx: Any, which: Pass, inputs: tuple[Any, ...]) -> None:
+    """Keep each operand only if the other one's gradient will read it."""
+    a, b, _, *rest = inputs
+    need_a, need_b = ctx.needs_input_grad[:2]
+    ctx.save_for_backward(a if need_b else None, b if need_a else None)
+    ctx.call = which, a.shape, b.shape, rest
+
+
+def _backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
+    a, b = ctx.saved_tensors
+    which, a_shape, b_shape, rest = ctx.call
+    need_a, need_b, need_bias = ctx.needs_input_grad[:3]
+    da = db = dbias = None
+    if which is Pass.FPROP:
+        da = conv_dgrad(grad, b, a_shape, *rest) if need_a else None
+        db = conv_wgrad(grad, a, b_shape, *rest) if need_b else None
+        dbias = grad.sum([0, *range(2, len(a_shape))]) if need_bias else None
+    elif which is Pass.DGRAD:
+        da = conv(grad, b, None, *rest) if need_a else None
+        db = conv_wgrad(a, grad, b_shape, *rest) if need_b else None
+    else:
+        da = conv(b, grad, None, *rest) if need_a else None
+        db = conv_dgrad(a, grad, b_shape, *rest) if need_b else None
+    return da, db, dbias, None, None, None, None, None
+
+
+def _eager_function(which: Pass) -> Any:
+    op = _OPS[which]
+
+    def forward(ctx: Any, *inputs: Any) -> Tensor:
+        _save(ctx, which, inputs)
+        if _is_plain(inputs[0], inputs[1]):
+            return run(which, *inputs)
+        with torch._C._AutoDispatchBelowAutograd():
+            return op(*inputs)
+
+    body = {"forward": staticmethod(forward), "backward": staticmethod(_backward)}
+    return type(f"Eager_{NAMES[which]}", (Function,), body)
+
+
+def _transformed_function(which: Pass) -> Any:
+    op = _OPS[which]
+
+    def forward(*inputs: Any) -> Tensor:
+        return op(*inputs)
+
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        _save(ctx, which, inputs)
+
+    def vmap(info: Any, in_dims: tuple[Any, ...], *inputs: Any) -> tuple[Tensor, int]:
+        return _vmapped(which, info.batch_size, in_dims, inputs), 0
+
+    body = {
+        "forward": staticmethod(forward),
+        "setup_context": staticmethod(setup_context),
+        "backward": staticmethod(_backward),
+        "vmap": staticmethod(vmap),
+    }
+    return type(f"Transformed_{NAMES[which]}", (Function,), body)
+
+
+def _vmapped(which: Pass, size: int, in_dims: tuple[Any, ...], inputs: tuple[Any, ...]) -> Tensor:
+    a, b, extra, *rest = inputs
+    arguments = ConvArguments(*rest)
+
+    def tail(factor: int) -> tuple[Any, ...]:
+        g = grouped(arguments, factor)
+        return g.stride, g.padding, g.dilation, g.groups, g.flip
+
+    if which is Pass.FPROP:
+        return vmap_conv(
+            size, in_dims[:3], (a, b, extra), lambda x, w, bias, f: conv(x, w, bias, *tail(f))
+        )
+    if which is Pass.DGRAD:
+        return vmap_dgrad(
+            size,
+            in_dims[:2],
+            (a, b),
+            lambda dy, w, n, f: conv_dgrad(dy, w, scaled(scaled(extra, 0, n), 1, f), *tail(f)),
+        )
+    axis = which_axis(which, len(arguments.stride), extra)
+    return vmap_wgrad(
+        size,
+        in_dims[:2],
+        (a, b),
+        lambda dy, x, f: conv_wgrad(dy, x, scaled(extra, axis, f), *tail(f)),
+        axis,
+    )
+
+
+# -- registration ----------------------------------------------------------------------------
+
+
+def _backend(which: Pass) -> Callable[..., Tensor]:
+    def backend(
+        a: Tensor,
+        b: Tensor,
+        extra: Any,
+        stride: list[int],
+        padding: list[int],
+        dilation: list[int],
+        groups: int,
+        flip: bool = False,
+    ) -> Tensor:
+        return run(which, a, b, extra, stride, padding, dilation, groups, flip)
+
+    return backend
+
+
+def _fake(which: Pass) -> Callable[..., Tensor]:
+    def fake(a: Tensor, b: Tensor, extra: Any, *rest: Any) -> Tensor:
+        problem = problem_of(which, a, b, extra, ConvArguments(*rest))
+        return a.new_empty_strided(problem.result_shape(which), problem.result_strides(which))
+
+    return fake
+
+
+def _autograd(which: Pass) -> Callable[..., Tensor]:
+    op, function = _OPS[which], _eager_function(which)
+
+    def autograd(
+        a: Tensor,
+        b: Tensor,
+        extra: Any,
+        stride: list[int],
+        padding: list[int],
+        dilation: list[int],
+        groups: int,
+        flip: bool = False,
+    ) -> Tensor:
+        if torch.is_grad_enabled() and torch._C._any_requires_grad(a, b, extra):
+            return function.apply(a, b, extra, stride, padding, dilation, groups, flip)
+        if _is_plain(a, b):
+            return run(which, a, b, extra, stride, padding, dilation, groups, flip)
+        with torch._C._AutoDispatchBelowAutograd():
+            return op(a, b, extra, stride, padding, dilation, groups, flip)
+
+    return autograd
+
+
+def _is_plain(a: Tensor, b: Tensor) -> bool:
+    """Whether the next stop of the dispatcher would be our own backend: real tensors on a CPU or
+    GPU, and no mode that wants to see the call. Going there directly saves a round trip through
+    the dispatcher, 5 microseconds a call."""
+    return (
+        type(a) in _PLAIN
+        and type(b) in _PLAIN
+        and (a.is_cpu or a.is_cuda)
+        and torch._C._len_torch_dispatch_stack() == 0
+    )
+
+
+_PLAIN = frozenset((Tensor, torch.nn.Parameter))
+
+
+def _transformed(which: Pass) -> Callable[..., Tensor]:
+    function = _transformed_function(which)
+
+    def transformed(a: Tensor, b: Tensor, extra: Any, *rest: Any) -> Tensor:
+        # The dispatcher drops an argument that equals its default.
+        flip = () if len(rest) == 5 else (False,)
+        return function.apply(a, b, extra, *rest, *flip)
+
+    return transformed
+
+
+def _autocast(device: str) -> Callable[..., Tensor]:
+    key = torch._C.DispatchKey.AutocastCUDA if device == "cuda" else torch._C.DispatchKey.AutocastCPU
+    below = torch._C.DispatchKeySet(key)
+
+    def autocast(x: Tensor, w: Tensor, bias: Tensor | None, *rest: Any) -> Tensor:
+        dtype = torch.get_autocast_dtype(device)
+        with torch._C._ExcludeDispatchKeyGuard(below):
+            cast = [
+                t.to(dtype) if t is not None and t.dtype == torch.float32 else t
+                for t in (x, w, bias)
+            ]
+            return conv(*cast, *rest)
+
+    return autocast
+
+
+for _which, _name in NAMES.items():
+    for _key in ("CPU", "CUDA"):
+        _library.impl(_name, _backend(_which), _key)
+    _library.impl(_name, _autograd(_which), "Autograd")
+    _library.impl(_name, _transformed(_which), "FuncTorchDynamicLayerFrontMode")
+    torch.library.register_fake(f"tritonconv::{_name}", _fake(_which), lib=_library)
+# Only the forward op casts: a backward runs outside autocast, in the dtype of its forward.
+_library.impl("conv", _autocast("cuda"), "AutocastCUDA")
+_library.impl("conv", _autocast("cpu"), "AutocastCPU")

@@ -1,0 +1,1 @@
+"""Property tests for convolutions, also for people with kernels of their own."""
