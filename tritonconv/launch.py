@@ -15,6 +15,9 @@ from autotune import Config
 from .problem import ConvProblem, Pass
 
 
+MOST_REGISTERS = 255
+
+
 class Slot(str, Enum):
     """A tensor argument of a launch: filled in when the plan runs."""
 
@@ -43,12 +46,21 @@ class Launch:
             for name, value in self.arguments.items()
         }
         self.kernel[(self.programs,)](
-            **arguments,
-            num_warps=self.config.num_warps,
-            num_stages=self.config.num_stages,
-            # Triton 3.10 changes the default; the kernels' tolerances assume fused rounding.
-            enable_fp_fusion=True,
+            **arguments, **self.options("hip" if torch.version.hip else "cuda")
         )
+
+    def options(self, vendor: str) -> dict[str, Any]:
+        """What Triton compiles the kernel with, beside its constants."""
+        options = {
+            "num_warps": self.config.num_warps,
+            "num_stages": self.config.num_stages,
+            # Triton 3.10 changes the default; one multiply-add rounds once, as cuDNN's does.
+            "enable_fp_fusion": True,
+        }
+        if vendor == "cuda":
+            # Left alone, ptxas spills a register or two to fit one more block on a multiprocessor.
+            options["maxnreg"] = MOST_REGISTERS
+        return options
 
 
 @dataclass(frozen=True)

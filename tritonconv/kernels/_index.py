@@ -97,11 +97,15 @@ def outer_and(rows, columns, COLUMNS_FAST: tl.constexpr):
 
 
 @triton.jit
-def vectors(pointers, VECTOR: tl.constexpr):
-    """State that a tile of pointers may be read in 16-byte vectors along its last axis."""
+def at(pointer, offset, VECTOR: tl.constexpr):
+    """pointer + offset; with VECTOR > 1, stated to be readable in 16-byte vectors.
+
+    The sum is formed here because a hint is kept only on an operation of the same function.
+    """
+    pointer += offset
     if VECTOR > 1:
-        pointers = tl.multiple_of(pointers, (16, 16))
-    return pointers
+        pointer = tl.multiple_of(pointer, (16, 16))
+    return pointer
 
 
 @triton.jit

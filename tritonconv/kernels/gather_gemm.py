@@ -4,6 +4,7 @@ import triton.language as tl
 
 from ._gemm import multiply_add
 from ._index import (
+    at,
     axis_taps,
     in_range,
     outer,
@@ -11,7 +12,6 @@ from ._index import (
     tile_order,
     unflatten3,
     unit_or,
-    vectors,
     whole_vectors,
 )
 from ._jit import kernel
@@ -198,12 +198,12 @@ def gather_gemm(
             tap_off += ((bank_w + period[2]) % period[2]) * stride_bank_w.to(INDEX)
         channel_ok = c + offs_k < red
         a = tl.load(
-            vectors(src_tile + src_off, SRC_VECTOR),
+            at(src_tile, src_off, SRC_VECTOR),
             mask=outer_and(valid, channel_ok, SRC_UNIT),
             other=0.0,
         )
         b = tl.load(
-            vectors(weight_tile + tap_off, WEIGHT_VECTOR),
+            at(weight_tile, tap_off, WEIGHT_VECTOR),
             mask=outer_and(channel_ok, col_ok, not WEIGHT_REDUCE_UNIT),
             other=0.0,
         )
@@ -233,7 +233,7 @@ def gather_gemm(
     if not DST_UNIT:
         acc = tl.trans(acc)
     tl.store(
-        vectors(dst_ptr + outer(dst_row, offs_n * dst_channel, DST_UNIT), DST_VECTOR),
+        at(dst_ptr, outer(dst_row, offs_n * dst_channel, DST_UNIT), DST_VECTOR),
         acc.to(dst_ptr.dtype.element_ty),
         mask=outer_and(row_ok, col_ok, DST_UNIT),
     )

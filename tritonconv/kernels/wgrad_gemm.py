@@ -4,6 +4,7 @@ import triton.language as tl
 
 from ._gemm import multiply_add
 from ._index import (
+    at,
     advance3,
     in_range,
     outer,
@@ -11,7 +12,6 @@ from ._index import (
     tile_order,
     unflatten3,
     unit_or,
-    vectors,
     whole_vectors,
 )
 from ._jit import kernel
@@ -150,12 +150,12 @@ def wgrad_gemm(
         src_pos += src_1 * src_stride[1] + src_2 * src_stride[2]
         # Rows of x outside the padding are masked in x alone: a zero there ends the product.
         a = tl.load(
-            vectors(grad_ptr + outer(grad_row, grad_pos, not GRAD_UNIT), GRAD_VECTOR),
+            at(grad_ptr, outer(grad_row, grad_pos, not GRAD_UNIT), GRAD_VECTOR),
             mask=outer_and(row_ok, live, not GRAD_UNIT),
             other=0.0,
         )
         b = tl.load(
-            vectors(src_ptr + outer(src_pos, src_col, SRC_UNIT), SRC_VECTOR),
+            at(src_ptr, outer(src_pos, src_col, SRC_UNIT), SRC_VECTOR),
             mask=outer_and(valid, col_ok, SRC_UNIT),
             other=0.0,
         )

@@ -4,7 +4,6 @@ import math
 from collections.abc import Sequence
 from typing import Any, Protocol
 
-import torch
 import triton.language as tl
 
 from autotune import Config
@@ -33,8 +32,8 @@ class Variant(Protocol):
         """None if this is a good choice, else why another variant, if there is one, is better."""
         ...
 
-    def default_configs(self, dtype: torch.dtype) -> Sequence[Config]:
-        """The finite table that `default_config` chooses from."""
+    def default_configs(self, problem: ConvProblem, which: Pass) -> Sequence[Config]:
+        """The finite table that `default_config` chooses from; sizes do not enter into it."""
         ...
 
     def configs(self, problem: ConvProblem, which: Pass, device: Device) -> Sequence[Config]:

@@ -29,14 +29,14 @@ class Direct:
         """Never: the last of the tuple takes what the others leave."""
         return None
 
-    def default_configs(self, dtype: torch.dtype) -> Sequence[Config]:
+    def default_configs(self, problem: ConvProblem, which: Pass) -> Sequence[Config]:
         """Tall tiles for images stored by channel, wide ones for channels-last and depthwise."""
         shapes = ((256, 1), (256, 4), (128, 16), (64, 32))
         return [Config.of(4, 2, BLOCK_M=m, BLOCK_N=n) for m, n in shapes]
 
     def configs(self, problem: ConvProblem, which: Pass, device: Device) -> Sequence[Config]:
         """The default table, with fewer and more warps."""
-        table = self.default_configs(problem.dtype)
+        table = self.default_configs(problem, which)
         return [Config(c.constants, warps, 2) for c in table for warps in (2, 4, 8)]
 
     def default_config(self, problem: ConvProblem, which: Pass, device: Device) -> Config:
@@ -45,7 +45,7 @@ class Direct:
         channels = problem.in_channels if dgrad else problem.out_channels
         strides = problem.input_strides if dgrad else problem.output_strides
         planes = strides[1] != 1 and problem.groups > 1
-        table = self.default_configs(problem.dtype)
+        table = self.default_configs(problem, which)
         if planes:
             return table[0]
         return max((c for c in table if c["BLOCK_N"] <= channels), key=lambda c: c["BLOCK_N"])

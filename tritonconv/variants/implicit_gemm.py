@@ -26,6 +26,7 @@ from .base import (
 GROUP_M = 8
 # Matrix instructions multiply tiles of at least this many rows, columns and channels.
 SMALLEST = 16
+WIDTHS = (16, 32, 64, 128)
 
 
 class ImplicitGemm:
@@ -55,16 +56,25 @@ class ImplicitGemm:
             )
         return None
 
-    def default_configs(self, dtype: torch.dtype) -> Sequence[Config]:
-        """Two heights a width of the tile, and a shallow pair for few channels."""
-        depth = 32 if dtype == torch.float32 else 64
-        table = [_config(m, n, depth) for m in (64, 128) for n in (16, 32, 64, 128)]
-        return [*table, *(_config(m, 64, depth // 2) for m in (64, 128))]
+    def default_configs(self, problem: ConvProblem, which: Pass) -> Sequence[Config]:
+        """Two heights for each width of the tile, and a shallow pair for few channels.
+
+        Operands that cannot be read in 16-byte vectors pass through registers one by one: their
+        tiles are half as deep.
+        """
+        depth = 32 if problem.dtype == torch.float32 else 64
+        vectors = _in_vectors(problem, which)
+        # From this size on, four warps would run out of registers.
+        large = 256 if vectors and problem.dtype != torch.float32 else 192
+        sizes = [(m, n, depth if vectors else depth // 2) for m in (64, 128) for n in WIDTHS]
+        if vectors:
+            sizes += [(m, 64, depth // 2) for m in (64, 128)]
+        return [_config(m, n, k, 8 if m + n >= large else 4) for m, n, k in sizes]
 
     def configs(self, problem: ConvProblem, which: Pass, device: Device) -> Sequence[Config]:
         """The default table, with fewer and more stages and warps."""
         found = []
-        for base in self.default_configs(problem.dtype):
+        for base in self.default_configs(problem, which):
             for warps in (4, 8):
                 for stages in (2, 3, 4):
                     config = Config(base.constants, warps, stages)
@@ -79,20 +89,27 @@ class ImplicitGemm:
         choose between two heights and no more.
         """
         view = gemm_view(problem, which)
-        fitting = [
-            config
-            for config in self.default_configs(problem.dtype)
-            if shared_bytes(problem.dtype, config) <= device.shared_memory
-        ]
+        fitting = self._fitting(problem, which, device)
         width = _fit(view.columns, max(c["BLOCK_N"] for c in fitting))
         fitting = [c for c in fitting if c["BLOCK_N"] == width]
-        depth = view.depth if which is Pass.WGRAD else _channels(problem, which)
         shallow = min(c["BLOCK_K"] for c in fitting)
-        if which is not Pass.WGRAD and depth <= shallow:
+        deep = [c for c in fitting if c["BLOCK_K"] > shallow]
+        if deep and (which is Pass.WGRAD or _channels(problem, which) > shallow):
+            fitting = deep
+        elif deep:
             fitting = [c for c in fitting if c["BLOCK_K"] == shallow]
-        else:
-            fitting = [c for c in fitting if c["BLOCK_K"] != shallow] or fitting
-        return min(fitting, key=lambda c: (_cost(view, c, device), c))
+        return min(fitting, key=lambda c: (_cost(view, problem, c, device), c))
+
+    def _fitting(self, problem: ConvProblem, which: Pass, device: Device) -> list[Config]:
+        """The table's configs that fit the device; with fewer stages where three are too many."""
+        found = []
+        for config in self.default_configs(problem, which):
+            for stages in (3, 2, 1):
+                candidate = Config(config.constants, config.num_warps, stages)
+                if shared_bytes(problem.dtype, candidate) <= device.shared_memory:
+                    found.append(candidate)
+                    break
+        return found
 
     def launches(
         self, problem: ConvProblem, which: Pass, config: Config, flags: Flags
@@ -109,11 +126,11 @@ class ImplicitGemm:
         if which is Pass.WGRAD:
             splits = split_count(tiles, view.depth, config["BLOCK_K"], flags.multiprocessors)
             arguments = wgrad_arguments(problem, splits) | shared
-            arguments |= _wgrad_vectors(problem, flags)
+            arguments |= _vectors(problem, which, flags)
             launch = Launch(wgrad_gemm, tiles * splits, arguments, config)
             return (launch, sum_launch(problem, splits)) if splits > 1 else (launch,)
         arguments = gather_arguments(problem, which) | shared
-        arguments |= _gather_vectors(problem, which, flags)
+        arguments |= _vectors(problem, which, flags)
         arguments["TILED"] = problem.period != (1, 1, 1)
         return (Launch(gather_gemm, tiles, arguments, config),)
 
@@ -124,8 +141,7 @@ def shared_bytes(dtype: torch.dtype, config: Config) -> int:
     return max(config.num_stages, 1) * a_and_b * dtype.itemsize
 
 
-def _config(m: int, n: int, k: int) -> Config:
-    warps = 8 if m * n >= 128 * 128 else 4
+def _config(m: int, n: int, k: int, warps: int) -> Config:
     return Config.of(warps, 3, BLOCK_M=m, BLOCK_N=n, BLOCK_K=k)
 
 
@@ -151,9 +167,9 @@ def _tiles(view: GemmView, config: Config) -> int:
     return m * n * view.batches
 
 
-def _cost(view: GemmView, config: Config, device: Device) -> float:
+def _cost(view: GemmView, problem: ConvProblem, config: Config, device: Device) -> float:
     """Time of the launch in units of one multiply-add a multiprocessor: tile quantisation."""
-    resident = max(device.shared_memory // (shared_bytes(torch.bfloat16, config) + 1024), 1)
+    resident = max(device.shared_memory // (shared_bytes(problem.dtype, config) + 1024), 1)
     resident = min(resident, 16 // config.num_warps)
     waves = ceil_div(_tiles(view, config), device.multiprocessors * resident)
     depth = ceil_div(view.depth, config["BLOCK_K"]) * config["BLOCK_K"]
@@ -164,40 +180,41 @@ def _cost(view: GemmView, config: Config, device: Device) -> float:
     return waves * resident * (depth + fixed) * (m * n + 32 * (m + n))
 
 
-def _gather_vectors(problem: ConvProblem, which: Pass, flags: Flags) -> dict[str, int | bool]:
+def _in_vectors(problem: ConvProblem, which: Pass) -> bool:
+    """Whether both operands can be read in 16-byte vectors, given aligned pointers."""
+    flags = Flags(aligned=True, interpreting=False, multiprocessors=1)
+    found = _vectors(problem, which, flags)
+    operands = ("GRAD_VECTOR", "SRC_VECTOR", "WEIGHT_VECTOR")
+    return all(found.get(name, 2) > 1 for name in operands)
+
+
+def _vectors(problem: ConvProblem, which: Pass, flags: Flags) -> dict[str, int | bool]:
+    """The constexpr flags on contiguity and alignment that the pass's kernel takes."""
     per_k = problem.out_channels // problem.groups
     per_c = problem.in_channels // problem.groups
     x = (problem.input_strides, (problem.batch, per_c, *problem.input_size))
     y = (problem.output_strides, (problem.batch, per_k, *problem.output_size))
+
+    def width(strides: Sequence[int], sizes: Sequence[int], axis: int) -> int:
+        return vector_width(problem, strides, sizes, axis) if flags.aligned else 1
+
+    if which is Pass.WGRAD:
+        return {
+            "GRAD_VECTOR": width(*y, 1),
+            "SRC_VECTOR": width(*x, 1),
+            "DST_UNIT": problem.weight_strides[4] == 1,
+        }
     src, dst = (y, x) if which is Pass.DGRAD else (x, y)
-    stride_k, stride_c = problem.weight_strides[3:5]
     # Axis of the weight that the sum runs over, and the one that becomes the result's channels.
     reduce_axis, dst_axis = (3, 4) if which is Pass.DGRAD else (4, 3)
     reduce_unit = problem.weight_strides[reduce_axis] == 1
-    weight_shape = list(problem.weight_shape_3d)
-    weight_shape[3] = per_k
-    axis = reduce_axis if reduce_unit else dst_axis
-    weight_vector = vector_width(problem, problem.weight_strides, weight_shape, axis)
-    if problem.groups > 1 and (stride_k * per_k) % (16 // problem.dtype.itemsize):
-        weight_vector = 1
+    weight_sizes = (*problem.period, per_k, *problem.weight_shape_3d[4:])
     return {
-        "SRC_VECTOR": vector_width(problem, *src, 1) if flags.aligned else 1,
+        "SRC_VECTOR": width(*src, 1),
         "WEIGHT_REDUCE_UNIT": reduce_unit,
-        "WEIGHT_DST_UNIT": not reduce_unit and (stride_k, stride_c)[dst_axis - 3] == 1,
-        "WEIGHT_VECTOR": weight_vector if flags.aligned else 1,
-        "DST_VECTOR": vector_width(problem, *dst, 1) if flags.aligned else 1,
-    }
-
-
-def _wgrad_vectors(problem: ConvProblem, flags: Flags) -> dict[str, int | bool]:
-    per_k = problem.out_channels // problem.groups
-    per_c = problem.in_channels // problem.groups
-    grad_sizes = (problem.batch, per_k, *problem.output_size)
-    src_sizes = (problem.batch, per_c, *problem.input_size)
-    grad = vector_width(problem, problem.output_strides, grad_sizes, 1)
-    src = vector_width(problem, problem.input_strides, src_sizes, 1)
-    return {
-        "GRAD_VECTOR": grad if flags.aligned else 1,
-        "SRC_VECTOR": src if flags.aligned else 1,
-        "DST_UNIT": problem.weight_strides[4] == 1,
+        "WEIGHT_DST_UNIT": not reduce_unit and problem.weight_strides[dst_axis] == 1,
+        "WEIGHT_VECTOR": width(
+            problem.weight_strides, weight_sizes, reduce_axis if reduce_unit else dst_axis
+        ),
+        "DST_VECTOR": width(*dst, 1),
     }
