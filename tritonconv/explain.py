@@ -62,7 +62,9 @@ def _lines(plan: Plan) -> str:
         f"  variant   {plan.variant}",
     ]
     if plan.config is not None:
-        programs = " + ".join(f"{launch.kernel.__name__} x {launch.programs}" for launch in plan.launches)
+        programs = " + ".join(
+            f"{launch.kernel.__name__} x {launch.programs}" for launch in plan.launches
+        )
         lines += [
             f"  config    {plan.config}",
             f"  source    {plan.source}",

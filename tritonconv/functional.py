@@ -142,8 +142,10 @@ def _conv(
     axes = input.dim()
     if axes not in (rank + 1, rank + 2) or weight.dim() != rank + 2:
         name, tensor = ("input", input) if axes not in (rank + 1, rank + 2) else ("weight", weight)
-        wanted = f"{rank + 2} axes, or {rank + 1} without a batch" if name == "input" else (
-            f"{rank + 2} axes (K, C/groups and {rank} of the filter)"
+        wanted = (
+            f"{rank + 2} axes, or {rank + 1} without a batch"
+            if name == "input"
+            else (f"{rank + 2} axes (K, C/groups and {rank} of the filter)")
         )
         raise ProblemError(
             f"{name}: conv{rank}d expected {wanted}, got {tensor.dim()} in {list(tensor.shape)}"

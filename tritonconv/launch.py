@@ -14,7 +14,6 @@ from autotune import Config
 
 from .problem import ConvProblem, Pass
 
-
 MOST_REGISTERS = 255
 
 

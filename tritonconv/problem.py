@@ -233,7 +233,10 @@ def _build(
     `input` and `weight` are a tensor, or a shape for the one that is to be computed; so is
     `output`, whose shape follows from the others and is None when it is to be computed.
     """
-    x_shape, w_shape = tuple(getattr(input, "shape", input)), tuple(getattr(weight, "shape", weight))
+    x_shape, w_shape = (
+        tuple(getattr(input, "shape", input)),
+        tuple(getattr(weight, "shape", weight)),
+    )
     _check_lengths(rank, arguments)
     _check_shapes(rank, x_shape, w_shape, arguments)
     banks = rank if len(w_shape) == 2 * rank + 2 else 0
@@ -303,7 +306,7 @@ def _strides(tensor: Any, shape: Sequence[int], channels_last: bool, banks: int)
 
 
 def _precision(dtype: torch.dtype) -> str:
-    """"tf32" if torch allows it for float32 convolution, else "ieee".
+    """ "tf32" if torch allows it for float32 convolution, else "ieee".
 
     Reads torch.backends.cudnn.conv.fp32_precision; torch keeps its older spelling,
     torch.backends.cudnn.allow_tf32, in step with it.

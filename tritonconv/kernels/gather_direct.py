@@ -4,6 +4,7 @@ import triton.language as tl
 
 from ._index import axis_taps, in_range, outer, outer_and, unflatten3, unit_or
 from ._jit import kernel
+from ._numbers import rounded
 
 
 @kernel
@@ -60,6 +61,7 @@ def gather_direct(
     DST_UNIT: tl.constexpr,
     INDEX: tl.constexpr,
     ACC: tl.constexpr,
+    SOFT_BF16: tl.constexpr,
     BLOCK_M: tl.constexpr,
     BLOCK_N: tl.constexpr,
 ):
@@ -181,6 +183,6 @@ def gather_direct(
         acc = tl.trans(acc)
     tl.store(
         dst_ptr + outer(dst_row, offs_n * dst_channel, DST_UNIT),
-        acc.to(dst_ptr.dtype.element_ty),
+        rounded(acc, dst_ptr.dtype.element_ty, SOFT_BF16),
         mask=outer_and(row_ok, col_ok, DST_UNIT),
     )

@@ -2,7 +2,6 @@
 
 import triton.language as tl
 
-from ._gemm import multiply_add
 from ._index import (
     at,
     axis_taps,
@@ -15,6 +14,7 @@ from ._index import (
     whole_vectors,
 )
 from ._jit import kernel
+from ._numbers import multiply_add, rounded
 
 
 @kernel
@@ -75,7 +75,7 @@ def gather_gemm(
     DST_VECTOR: tl.constexpr,
     INDEX: tl.constexpr,
     PRECISION: tl.constexpr,
-    UPCAST: tl.constexpr,
+    SOFT_BF16: tl.constexpr,
     BLOCK_M: tl.constexpr,
     BLOCK_N: tl.constexpr,
     BLOCK_K: tl.constexpr,
@@ -211,7 +211,7 @@ def gather_gemm(
             a = tl.trans(a)
         if WEIGHT_REDUCE_UNIT:
             b = tl.trans(b)
-        acc = multiply_add(a, b, acc, PRECISION, UPCAST)
+        acc = multiply_add(a, b, acc, PRECISION, SOFT_BF16)
         c += BLOCK_K
         wrap = c >= red
         c = tl.where(wrap, 0, c)
@@ -234,6 +234,6 @@ def gather_gemm(
         acc = tl.trans(acc)
     tl.store(
         at(dst_ptr, outer(dst_row, offs_n * dst_channel, DST_UNIT), DST_VECTOR),
-        acc.to(dst_ptr.dtype.element_ty),
+        rounded(acc, dst_ptr.dtype.element_ty, SOFT_BF16),
         mask=outer_and(row_ok, col_ok, DST_UNIT),
     )

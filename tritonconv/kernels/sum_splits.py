@@ -3,6 +3,7 @@
 import triton.language as tl
 
 from ._jit import kernel
+from ._numbers import rounded
 
 
 @kernel
@@ -12,6 +13,7 @@ def sum_splits(
     size: tl.int64,
     splits: tl.int64,
     INDEX: tl.constexpr,
+    SOFT_BF16: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
     """dst[i] = sum over splits of workspace[split, i]. Grid axis 0: blocks of i."""
@@ -21,4 +23,4 @@ def sum_splits(
     acc = tl.zeros((BLOCK,), dtype=workspace_ptr.dtype.element_ty)
     for split in range(splits.to(INDEX)):
         acc += tl.load(workspace_ptr + split * size + offs, mask=ok, other=0.0)
-    tl.store(dst_ptr + offs, acc.to(dst_ptr.dtype.element_ty), mask=ok)
+    tl.store(dst_ptr + offs, rounded(acc, dst_ptr.dtype.element_ty, SOFT_BF16), mask=ok)

@@ -4,6 +4,7 @@ import triton.language as tl
 
 from ._index import advance3, in_range, outer, outer_and, unflatten3, unit_or
 from ._jit import kernel
+from ._numbers import rounded
 
 
 @kernel
@@ -57,6 +58,7 @@ def wgrad_direct(
     SRC_UNIT: tl.constexpr,
     INDEX: tl.constexpr,
     ACC: tl.constexpr,
+    SOFT_BF16: tl.constexpr,
     BLOCK_K: tl.constexpr,
     BLOCK_N: tl.constexpr,
 ):
@@ -156,6 +158,6 @@ def wgrad_direct(
     dst_ptr += r_d * stride_bank_d + r_h * stride_bank_h + r_w * stride_bank_w
     tl.store(
         dst_ptr + group * stride_wg + (offs_n % rows) * stride_wk,
-        total_sum.to(dst_ptr.dtype.element_ty),
+        rounded(total_sum, dst_ptr.dtype.element_ty, SOFT_BF16),
         mask=row_ok,
     )

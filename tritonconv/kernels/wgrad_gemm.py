@@ -2,10 +2,9 @@
 
 import triton.language as tl
 
-from ._gemm import multiply_add
 from ._index import (
-    at,
     advance3,
+    at,
     in_range,
     outer,
     outer_and,
@@ -15,6 +14,7 @@ from ._index import (
     whole_vectors,
 )
 from ._jit import kernel
+from ._numbers import multiply_add, rounded
 
 
 @kernel
@@ -70,7 +70,7 @@ def wgrad_gemm(
     DST_UNIT: tl.constexpr,
     INDEX: tl.constexpr,
     PRECISION: tl.constexpr,
-    UPCAST: tl.constexpr,
+    SOFT_BF16: tl.constexpr,
     BLOCK_M: tl.constexpr,
     BLOCK_N: tl.constexpr,
     BLOCK_K: tl.constexpr,
@@ -163,7 +163,7 @@ def wgrad_gemm(
             a = tl.trans(a)
         if not SRC_UNIT:
             b = tl.trans(b)
-        acc = multiply_add(a, b, acc, PRECISION, UPCAST)
+        acc = multiply_add(a, b, acc, PRECISION, SOFT_BF16)
         offs_k += BLOCK_K
         n, q_d, q_h, q_w = advance3(n, q_d, q_h, q_w, by, size)
 
@@ -172,6 +172,6 @@ def wgrad_gemm(
     dst_ptr += r_d * stride_bank_d + r_h * stride_bank_h + r_w * stride_bank_w
     tl.store(
         dst_ptr + offs_m[:, None] * stride_wk + offs_n[None, :] * dst_channel,
-        acc.to(dst_ptr.dtype.element_ty),
+        rounded(acc, dst_ptr.dtype.element_ty, SOFT_BF16),
         mask=row_ok[:, None] & col_ok[None, :],
     )

@@ -101,9 +101,7 @@ def aten_call(
     return lambda a, b, _: gradient(a, b, size, arguments)
 
 
-def plan_call(
-    which: Pass, a: Tensor, b: Tensor, extra: Any, arguments: ConvArguments
-) -> Plan:
+def plan_call(which: Pass, a: Tensor, b: Tensor, extra: Any, arguments: ConvArguments) -> Plan:
     """The plan of one call: checks the arguments, reads shapes, strides and pointers, runs nothing.
 
     CPU tensors take ATen, unless Triton interprets.

@@ -215,7 +215,9 @@ def _transformed(which: Pass) -> Callable[..., Tensor]:
 
 
 def _autocast(device: str) -> Callable[..., Tensor]:
-    key = torch._C.DispatchKey.AutocastCUDA if device == "cuda" else torch._C.DispatchKey.AutocastCPU
+    key = (
+        torch._C.DispatchKey.AutocastCUDA if device == "cuda" else torch._C.DispatchKey.AutocastCPU
+    )
     below = torch._C.DispatchKeySet(key)
 
     def autocast(x: Tensor, w: Tensor, bias: Tensor | None, *rest: Any) -> Tensor:

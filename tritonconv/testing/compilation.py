@@ -36,6 +36,11 @@ class MachineCode:
     text: str
 
     @property
+    def wide_loads(self) -> int:
+        """Loads of 16 bytes, from memory to registers or to shared memory."""
+        return len(re.findall(r"(?:LDG|LDGSTS)\S*\.128|_load_dwordx4", self.text))
+
+    @property
     def loop_length(self) -> int:
         """Instructions in the innermost loop."""
         return sum(self.loop.values())
@@ -84,8 +89,12 @@ def _read_cubin(cubin: bytes, shared: int) -> MachineCode:
     code, labels = _parse_sass(sass)
     opcodes = _count(code)
     return MachineCode(
-        shared, registers, opcodes.get("LDL", 0) + opcodes.get("STL", 0), opcodes,
-        _count(_innermost_loop(code, labels)), sass,
+        shared,
+        registers,
+        opcodes.get("LDL", 0) + opcodes.get("STL", 0),
+        opcodes,
+        _count(_innermost_loop(code, labels)),
+        sass,
     )
 
 

@@ -4,6 +4,7 @@ import math
 from collections.abc import Sequence
 from typing import Any, Protocol
 
+import torch
 import triton.language as tl
 
 from autotune import Config
@@ -89,7 +90,9 @@ def _extent(shape: Sequence[int], strides: Sequence[int], overhang: Sequence[int
     return sum((n + o) * abs(s) for n, s, o in zip(shape, strides, overhang, strict=True))
 
 
-def vector_width(problem: ConvProblem, strides: Sequence[int], sizes: Sequence[int], at: int) -> int:
+def vector_width(
+    problem: ConvProblem, strides: Sequence[int], sizes: Sequence[int], at: int
+) -> int:
     """Elements in a 16-byte vector along axis `at`, or 1 where such vectors are not aligned.
 
     The axis must be contiguous and each other stride, as well as the axis' own length (a group's
@@ -212,7 +215,12 @@ def split_count(tiles: int, depth: int, block_k: int, multiprocessors: int) -> i
     return max(min(wanted, longest, MAX_SPLITS), 1)
 
 
-def sum_launch(problem: ConvProblem, splits: int) -> Launch:
+def soft_bf16(problem: ConvProblem, flags: Flags) -> bool:
+    """Whether the kernels must do the interpreter's bfloat16 arithmetic themselves."""
+    return flags.interpreting and problem.dtype == torch.bfloat16
+
+
+def sum_launch(problem: ConvProblem, splits: int, flags: Flags) -> Launch:
     """The second pass of a split sum."""
     size = problem.weight_elements
     arguments = {
@@ -221,6 +229,7 @@ def sum_launch(problem: ConvProblem, splits: int) -> Launch:
         "size": size,
         "splits": splits,
         "INDEX": tl.int64 if (size + SUM_BLOCK) * splits >= 2**31 else tl.int32,
+        "SOFT_BF16": soft_bf16(problem, flags),
         "BLOCK": SUM_BLOCK,
     }
     return Launch(sum_splits, ceil_div(size, SUM_BLOCK), arguments, Config.of(4, 1))

@@ -13,7 +13,15 @@ from ..kernels.gather_direct import gather_direct
 from ..kernels.wgrad_direct import wgrad_direct
 from ..launch import Launch
 from ..problem import ConvProblem, Pass
-from .base import Flags, ceil_div, gather_arguments, split_count, sum_launch, wgrad_arguments
+from .base import (
+    Flags,
+    ceil_div,
+    gather_arguments,
+    soft_bf16,
+    split_count,
+    sum_launch,
+    wgrad_arguments,
+)
 
 
 class Direct:
@@ -31,7 +39,7 @@ class Direct:
 
     def default_configs(self, problem: ConvProblem, which: Pass) -> Sequence[Config]:
         """Tall tiles for images stored by channel, wide ones for channels-last and depthwise."""
-        shapes = ((256, 1), (256, 4), (128, 16), (64, 32))
+        shapes = ((256, 1), (128, 8), (64, 32))
         return [Config.of(4, 2, BLOCK_M=m, BLOCK_N=n) for m, n in shapes]
 
     def configs(self, problem: ConvProblem, which: Pass, device: Device) -> Sequence[Config]:
@@ -59,6 +67,7 @@ class Direct:
         shared = {
             "GROUPED": problem.groups > 1,
             "ACC": tl.float64 if problem.dtype == torch.float64 else tl.float32,
+            "SOFT_BF16": soft_bf16(problem, flags),
         }
         if which is Pass.WGRAD:
             tiles = ceil_div(problem.out_channels, block_n) * view.columns
@@ -67,7 +76,7 @@ class Direct:
             arguments = wgrad_arguments(problem, splits) | shared
             arguments |= {"BLOCK_K": block_m, "BLOCK_N": block_n}
             launch = Launch(wgrad_direct, tiles * splits, arguments, config)
-            return (launch, sum_launch(problem, splits)) if splits > 1 else (launch,)
+            return (launch, sum_launch(problem, splits, flags)) if splits > 1 else (launch,)
         channels = view.columns * problem.groups
         tiles = ceil_div(view.rows, block_m) * ceil_div(channels, block_n)
         tiles *= view.batches // problem.groups

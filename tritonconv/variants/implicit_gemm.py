@@ -17,6 +17,7 @@ from .base import (
     Flags,
     ceil_div,
     gather_arguments,
+    soft_bf16,
     split_count,
     sum_launch,
     vector_width,
@@ -26,7 +27,7 @@ from .base import (
 GROUP_M = 8
 # Matrix instructions multiply tiles of at least this many rows, columns and channels.
 SMALLEST = 16
-WIDTHS = (16, 32, 64, 128)
+WIDTHS = (32, 64, 128)
 
 
 class ImplicitGemm:
@@ -57,19 +58,22 @@ class ImplicitGemm:
         return None
 
     def default_configs(self, problem: ConvProblem, which: Pass) -> Sequence[Config]:
-        """Two heights for each width of the tile, and a shallow pair for few channels.
+        """Two heights for each width of the tile.
 
         Operands that cannot be read in 16-byte vectors pass through registers one by one: their
-        tiles are half as deep.
+        tiles are half as deep and narrower, with more warps to share the work.
         """
         depth = 32 if problem.dtype == torch.float32 else 64
-        vectors = _in_vectors(problem, which)
+        if not _in_vectors(problem, which):
+            sizes = [(m, n) for m in (64, 128) for n in WIDTHS[:-1]]
+            if which is Pass.WGRAD:
+                # Both of its operands are gathered by position: that takes registers too.
+                sizes.remove((128, 64))
+            return [_config(m, n, depth // 2, 8) for m, n in sizes]
         # From this size on, four warps would run out of registers.
-        large = 256 if vectors and problem.dtype != torch.float32 else 192
-        sizes = [(m, n, depth if vectors else depth // 2) for m in (64, 128) for n in WIDTHS]
-        if vectors:
-            sizes += [(m, 64, depth // 2) for m in (64, 128)]
-        return [_config(m, n, k, 8 if m + n >= large else 4) for m, n, k in sizes]
+        large = 192 if problem.dtype == torch.float32 else 256
+        sizes = [(m, n) for m in (64, 128) for n in WIDTHS]
+        return [_config(m, n, depth, 8 if m + n >= large else 4) for m, n in sizes]
 
     def configs(self, problem: ConvProblem, which: Pass, device: Device) -> Sequence[Config]:
         """The default table, with fewer and more stages and warps."""
@@ -85,19 +89,15 @@ class ImplicitGemm:
     def default_config(self, problem: ConvProblem, which: Pass, device: Device) -> Config:
         """The cheapest of the table: full waves of tiles, in units of multiply-adds.
 
-        The width and depth of the tile follow from the channels alone, so that the images' sizes
-        choose between two heights and no more.
+        The width of the tile follows from the channels alone, so that the images' sizes choose
+        between two heights and no more.
         """
         view = gemm_view(problem, which)
         fitting = self._fitting(problem, which, device)
-        width = _fit(view.columns, max(c["BLOCK_N"] for c in fitting))
+        wanted = 1 << max(view.columns - 1, 0).bit_length()
+        widths = sorted({c["BLOCK_N"] for c in fitting})
+        width = next((n for n in widths if n >= wanted), widths[-1])
         fitting = [c for c in fitting if c["BLOCK_N"] == width]
-        shallow = min(c["BLOCK_K"] for c in fitting)
-        deep = [c for c in fitting if c["BLOCK_K"] > shallow]
-        if deep and (which is Pass.WGRAD or _channels(problem, which) > shallow):
-            fitting = deep
-        elif deep:
-            fitting = [c for c in fitting if c["BLOCK_K"] == shallow]
         return min(fitting, key=lambda c: (_cost(view, problem, c, device), c))
 
     def _fitting(self, problem: ConvProblem, which: Pass, device: Device) -> list[Config]:
@@ -121,14 +121,14 @@ class ImplicitGemm:
             **dict(config.constants),
             "GROUP_M": GROUP_M,
             "PRECISION": problem.precision,
-            "UPCAST": flags.interpreting and problem.dtype == torch.bfloat16,
+            "SOFT_BF16": soft_bf16(problem, flags),
         }
         if which is Pass.WGRAD:
             splits = split_count(tiles, view.depth, config["BLOCK_K"], flags.multiprocessors)
             arguments = wgrad_arguments(problem, splits) | shared
             arguments |= _vectors(problem, which, flags)
             launch = Launch(wgrad_gemm, tiles * splits, arguments, config)
-            return (launch, sum_launch(problem, splits)) if splits > 1 else (launch,)
+            return (launch, sum_launch(problem, splits, flags)) if splits > 1 else (launch,)
         arguments = gather_arguments(problem, which) | shared
         arguments |= _vectors(problem, which, flags)
         arguments["TILED"] = problem.period != (1, 1, 1)
@@ -156,10 +156,6 @@ def _advantage(problem: ConvProblem, device: Device) -> int:
     if problem.dtype == torch.float32:
         return device.matrix_advantage[1] if problem.precision == "tf32" else 4
     return device.matrix_advantage[0]
-
-
-def _fit(size: int, largest: int) -> int:
-    return min(max(1 << max(size - 1, 0).bit_length(), SMALLEST), largest)
 
 
 def _tiles(view: GemmView, config: Config) -> int:

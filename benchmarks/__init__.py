@@ -1,0 +1,1 @@
+"""Timings: what each measures is in its first lines; none is a test of correctness."""

@@ -1,0 +1,14 @@
+"""The most interpreted launches that a test module may make: each costs 2 ms to seconds.
+
+A module that is not listed may launch nothing. Raise a number only with the time that it costs.
+"""
+
+LAUNCHES = {
+    "test_kernels": 400,
+    "test_properties": 200,
+    "test_ops": 100,
+    "test_overflow": 20,
+    "test_functional": 400,
+    "test_errors": 100,
+    "test_demo": 40,
+}

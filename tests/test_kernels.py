@@ -1,0 +1,130 @@
+"""Every variant, pass and dtype against the textbook's sums; outputs poisoned with NaN."""
+
+import dataclasses
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tritonconv.problem import Pass
+from tritonconv.testing.agreement import (
+    assert_agrees,
+    kernel_device,
+    problem_of_case,
+    run_variant,
+)
+from tritonconv.testing.strategies import ConvCase, conv_cases
+from tritonconv.variants import VARIANTS
+
+DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+
+
+def check(variant, which, case):
+    """One pass by one variant agrees with the textbook."""
+    x, w, dy = tensors = case.tensors(kernel_device())
+    problem = problem_of_case(case, which, tensors)
+    a, b = {Pass.FPROP: (x, w), Pass.DGRAD: (dy, w), Pass.WGRAD: (dy, x)}[which]
+    assert_agrees(case, which, run_variant(variant, problem, which, a, b), problem)
+
+
+def supported(variant, dtype):
+    """Whether the variant takes this dtype at all; asked of a small problem."""
+    case = dataclasses.replace(BASE, dtype=dtype)
+    problem = problem_of_case(case, Pass.FPROP, case.tensors())
+    return variant.supports(problem, Pass.FPROP) is None
+
+
+BASE = ConvCase(
+    input_shape=(2, 4, 5, 6),
+    weight_shape=(6, 2, 3, 2),
+    output_shape=(2, 6, 3, 5),
+    stride=(2, 1),
+    padding=(1, 1, 0, 1),
+    dilation=(1, 2),
+    groups=2,
+    flip=False,
+    dtype=torch.float32,
+    layouts=("contiguous", "contiguous", "contiguous"),
+    seed=0,
+)
+MATRIX = [
+    pytest.param(variant, which, dtype, id=f"{variant.name}-{which.value}-{str(dtype)[6:]}")
+    for variant in VARIANTS
+    for which in Pass
+    for dtype in DTYPES
+    if supported(variant, dtype)
+]
+
+
+def test_every_dtype_has_a_variant_for_every_pass():
+    covered = {(which, dtype) for _, which, dtype in (p.values for p in MATRIX)}
+    assert covered == {(which, dtype) for which in Pass for dtype in DTYPES}
+
+
+@pytest.mark.parametrize(("variant", "which", "dtype"), MATRIX)
+@given(data=st.data())
+def test_agrees_with_the_textbook(variant, which, dtype, data):
+    check(variant, which, data.draw(conv_cases(dtypes=(dtype,))))
+
+
+@pytest.mark.parametrize(("variant", "which", "dtype"), MATRIX)
+def test_grouped_strided_dilated_padded(variant, which, dtype):
+    check(variant, which, dataclasses.replace(BASE, dtype=dtype))
+
+
+# Sizes that no small draw reaches: tiles with a tail in every direction, and several splits.
+LARGER = {
+    "many channels, channels-last": dict(
+        input_shape=(1, 72, 3, 11),
+        weight_shape=(40, 72, 1, 3),
+        output_shape=(1, 40, 3, 9),
+        stride=(1, 1),
+        padding=(0, 0, 0, 0),
+        dilation=(1, 1),
+        groups=1,
+        layouts=("channels_last", "channels_last", "channels_last"),
+    ),
+    "many positions": dict(
+        input_shape=(3, 2, 17, 23),
+        weight_shape=(3, 2, 3, 3),
+        output_shape=(3, 3, 17, 23),
+        stride=(1, 1),
+        padding=(1, 1, 1, 1),
+        dilation=(1, 1),
+        groups=1,
+    ),
+    "depthwise, channels-last": dict(
+        input_shape=(2, 40, 6, 7),
+        weight_shape=(40, 1, 3, 3),
+        output_shape=(2, 40, 3, 4),
+        stride=(2, 2),
+        padding=(1, 1, 1, 1),
+        dilation=(1, 1),
+        groups=40,
+        layouts=("channels_last", "contiguous", "channels_last"),
+    ),
+}
+
+
+@pytest.mark.parametrize("which", Pass, ids=lambda w: w.value)
+@pytest.mark.parametrize("variant", VARIANTS, ids=lambda v: v.name)
+@pytest.mark.parametrize("name", LARGER)
+def test_tails_and_splits(name, variant, which):
+    if name.startswith("depthwise") and variant.name == "implicit_gemm":
+        name, groups = "depthwise, channels-last", 4
+        change = dict(LARGER[name], weight_shape=(40, 10, 3, 3), groups=groups)
+    else:
+        change = LARGER[name]
+    dtype = torch.float32 if name == "many positions" else torch.float16
+    check(variant, which, dataclasses.replace(BASE, dtype=dtype, **change))
+
+
+@pytest.mark.parametrize("which", Pass, ids=lambda w: w.value)
+def test_split_sums_are_the_same_every_time(which):
+    case = dataclasses.replace(BASE, **LARGER["many positions"])
+    x, w, dy = tensors = case.tensors(kernel_device())
+    problem = problem_of_case(case, which, tensors)
+    a, b = {Pass.FPROP: (x, w), Pass.DGRAD: (dy, w), Pass.WGRAD: (dy, x)}[which]
+    first, second = (run_variant(VARIANTS[0], problem, which, a, b) for _ in range(2))
+    assert torch.equal(first, second)

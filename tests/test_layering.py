@@ -1,0 +1,85 @@
+"""Who may import whom, read from the imports themselves."""
+
+import ast
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+PACKAGE = ROOT / "tritonconv"
+
+# A layer may import those on its right, and errors, layout and problem, which import no layer.
+ALLOWED = {
+    "functional": {"arguments", "errors", "ops"},
+    "explain": {"launch", "ops", "problem"},
+    "ops": {"launch", "planning", "problem", "reference"},
+    "planning": {"device", "errors", "launch", "problem", "tuning", "variants"},
+    "tuning": {"device", "problem", "variants"},
+    "variants": {"device", "gemm_view", "kernels", "launch", "problem"},
+    "launch": {"problem"},
+    "gemm_view": {"problem"},
+    "device": set(),
+    "arguments": {"errors"},
+    "problem": {"errors", "layout"},
+    "layout": set(),
+    "errors": set(),
+    "kernels": set(),
+    "reference": {"problem"},
+}
+
+
+def imports(path: Path) -> set[str]:
+    """Absolute dotted names of every import in a file."""
+    names = set()
+    package = path.relative_to(ROOT).with_suffix("").parts[:-1]
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            base = package[: len(package) - node.level + 1] if node.level else ()
+            module = (*base, *((node.module or "").split(".") if node.module else ()))
+            names |= {".".join((*module, alias.name)) for alias in node.names}
+    return names
+
+
+def files(folder: Path) -> list[Path]:
+    return sorted(folder.rglob("*.py"))
+
+
+def layer(path: Path) -> str:
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def test_each_layer_imports_only_lower_ones():
+    seen = set()
+    for path in files(PACKAGE):
+        if layer(path) not in ALLOWED:
+            continue
+        seen.add(layer(path))
+        for name in imports(path):
+            parts = name.split(".")
+            if parts[0] == "tritonconv" and len(parts) > 1 and parts[1] != layer(path):
+                assert parts[1] in ALLOWED[layer(path)], f"{path.name} imports {name}"
+    assert seen == set(ALLOWED)
+
+
+def test_kernels_import_triton_alone():
+    for path in files(PACKAGE / "kernels"):
+        outside = {n.split(".")[0] for n in imports(path)} - {"triton", "tritonconv", "inspect"}
+        assert not outside, f"{path.name} imports {outside}"
+
+
+def test_only_variants_import_kernels():
+    for path in files(PACKAGE):
+        if layer(path) not in ("kernels", "variants"):
+            assert not any("tritonconv.kernels" in n for n in imports(path)), path
+
+
+def test_the_textbook_oracle_shares_nothing():
+    for name in ("textbook", "matrix"):
+        found = {n for n in imports(PACKAGE / "reference" / f"{name}.py") if "tritonconv" in n}
+        assert all(n.startswith("tritonconv.reference") for n in found), found
+
+
+def test_autotune_knows_nothing_of_convolution():
+    for path in files(ROOT / "autotune"):
+        outside = {n.split(".")[0] for n in imports(path)} & {"tritonconv", "torch", "triton"}
+        assert not outside, f"{path.name} imports {outside}"

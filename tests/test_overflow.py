@@ -1,0 +1,91 @@
+"""Element 2^31 and beyond: right with 64-bit offsets, and 32-bit ones are seen to overflow.
+
+The tensors are sparse in memory: pages that nothing touches take none.
+"""
+
+import dataclasses
+
+import pytest
+import torch
+import triton.language as tl
+from triton.runtime.errors import InterpreterError
+
+from tritonconv.device import INTERPRETER
+from tritonconv.launch import Slot, interpreting
+from tritonconv.ops._run import OPERANDS
+from tritonconv.planning import make_plan
+from tritonconv.problem import ConvArguments, Pass, dgrad_problem, fprop_problem, wgrad_problem
+from tritonconv.testing.interpreter import checked_interpreter
+from tritonconv.variants import VARIANTS
+
+pytestmark = pytest.mark.skipif(
+    not interpreting(), reason="overflow checks exist only in Triton's interpreter"
+)
+# Three images: the stride fits 32 bits, the third image's offset does not.
+FAR = 2**30 + 64
+ARGUMENTS = ConvArguments([1, 1], [1, 1, 1, 1], [1, 1], 1)
+
+
+@pytest.fixture(scope="module")
+def far_apart():
+    """Three 1x4x4 images, 2^30 + 64 elements apart in one allocation; the rest is untouched."""
+    torch.use_deterministic_algorithms(False)
+    memory = torch.empty(2 * FAR + 64, dtype=torch.float16)
+    images = memory.as_strided((3, 1, 4, 4), (FAR, 16, 4, 1))
+    images.copy_(torch.arange(48.0).reshape(3, 1, 4, 4) / 8)
+    return images
+
+
+WEIGHT = torch.arange(9.0).reshape(1, 1, 3, 3).half() / 4
+
+
+def run(variant, which, far, index=None):
+    """One pass whose operand or result is far apart; `index` overrides the kernel's width."""
+    near = torch.ones(3, 1, 4, 4, dtype=torch.float16)
+    if which is Pass.FPROP:
+        problem, a, b = fprop_problem(far, WEIGHT, None, ARGUMENTS), far, WEIGHT
+    elif which is Pass.DGRAD:
+        problem, a, b = dgrad_problem(far, WEIGHT, near.shape, ARGUMENTS), far, WEIGHT
+    else:
+        problem, a, b = wgrad_problem(near, far, WEIGHT.shape, ARGUMENTS), near, far
+    plan = make_plan(problem, which, INTERPRETER, variant=variant)
+    if index is not None:
+        launches = tuple(
+            dataclasses.replace(launch, arguments={**launch.arguments, "INDEX": index})
+            for launch in plan.launches
+        )
+        plan = dataclasses.replace(plan, launches=launches)
+    result = torch.full(problem.result_shape(which), float("nan"), dtype=torch.float16)
+    first, second, written = OPERANDS[which]
+    tensors: dict[Slot, torch.Tensor] = {first: a, second: b, written: result}
+    with checked_interpreter():
+        plan.run(tensors)
+    return result
+
+
+@pytest.mark.parametrize("which", Pass, ids=lambda w: w.value)
+@pytest.mark.parametrize("variant", VARIANTS, ids=lambda v: v.name)
+def test_beyond_2_to_the_31(variant, which, far_apart):
+    got = run(variant, which, far_apart)
+    x, w = far_apart.double().contiguous().requires_grad_(), WEIGHT.double().requires_grad_()
+    if which is Pass.FPROP:
+        want = torch.nn.functional.conv2d(x, w, padding=1)
+    elif which is Pass.DGRAD:
+        want = torch.nn.functional.conv_transpose2d(x, w, padding=1)
+    else:
+        torch.nn.functional.conv2d(x, w, padding=1).sum().backward()
+        want = w.grad
+    torch.testing.assert_close(got.double(), want.detach(), rtol=2**-10, atol=0)
+
+
+@pytest.mark.parametrize("which", Pass, ids=lambda w: w.value)
+@pytest.mark.parametrize("variant", VARIANTS, ids=lambda v: v.name)
+def test_32_bit_offsets_would_have_overflowed(variant, which, far_apart):
+    with pytest.raises(InterpreterError, match="overflow"):
+        run(variant, which, far_apart, index=tl.int32)
+
+
+def test_a_small_tensor_keeps_32_bit_offsets():
+    x = torch.ones(2, 1, 4, 4, dtype=torch.float16)
+    plan = make_plan(fprop_problem(x, WEIGHT, None, ARGUMENTS), Pass.FPROP, INTERPRETER)
+    assert plan.launches[0].arguments["INDEX"] is tl.int32

@@ -1,0 +1,298 @@
+"""How far the kernels' results are from float64 sums, in one training step of the digits network.
+
+Tolerance. Rounding errors of a sum of n products, accumulated in float32, behave like a random
+walk: with overwhelming probability they stay below 4 sqrt(n) u32 times the sum of the products'
+magnitudes, and storing the result adds one rounding, u of its dtype. So a deviation relative to
+that sum of magnitudes may reach u(dtype) + 4 sqrt(n) u32, where u is half of torch.finfo's eps.
+
+Source: Higham and Mary, A new approach to probabilistic rounding error analysis, SIAM Journal on
+Scientific Computing 41(5), 2019.
+"""
+
+import math
+import time
+from contextlib import nullcontext
+from copy import deepcopy
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor, nn
+
+from ..explain import explain
+from ..launch import interpreting
+from ..problem import Pass
+from ..reference import textbook
+from . import digits
+
+DTYPES = (torch.float32, torch.float16, torch.bfloat16)
+# A trained network's gradients are so small that float16 would flush many to zero.
+LOSS_SCALE = 1024.0
+
+
+@dataclass(frozen=True)
+class Deviation:
+    """One tensor against its float64 sums.
+
+    result: "y", "dx", "dw" or "db". absolute: the largest |computed - exact|. relative: the
+    largest |computed - exact| / (sum of the magnitudes of the products that exact is the sum of).
+    """
+
+    layer: str
+    result: str
+    dtype: torch.dtype
+    backend: str
+    variant: str
+    absolute: float
+    relative: float
+    tolerance: float
+
+    @property
+    def share(self) -> float:
+        """The relative deviation as a part of the tolerance; infinite for NaN."""
+        return math.inf if math.isnan(self.relative) else self.relative / self.tolerance
+
+    @property
+    def passed(self) -> bool:
+        """Whether the deviation is within the tolerance."""
+        return self.share <= 1
+
+
+@dataclass(frozen=True)
+class Exact:
+    """A result in float64, the same sums over magnitudes, and how many terms a sum has at most."""
+
+    value: np.ndarray
+    magnitude: np.ndarray
+    terms: int
+
+
+def measure(
+    net: nn.Module, images: Tensor, labels: Tensor, dtype: torch.dtype = torch.float32
+) -> list[Deviation]:
+    """Deviations of y, dx, dw and db of every `digits.Conv` in one forward and backward of `net`.
+
+    net: classifies images (N, C, H, W) as labels (N,); converted to `dtype`, gradients replaced.
+    Each result is compared with the sums over the very operands that it was computed from, so a
+    layer is not charged for the rounding of the layers before it.
+    """
+    net = net.to(dtype).eval()
+    net.zero_grad()
+    calls = _step(net, images.to(dtype), labels)
+    return [
+        _deviation(name, result, _plan(layer, x, y, result), computed, exact)
+        for name, layer, x, y in calls
+        for result, computed, exact in _results(layer, x, y)
+    ]
+
+
+def _step(
+    net: nn.Module, images: Tensor, labels: Tensor
+) -> list[tuple[str, digits.Conv, Tensor, Tensor]]:
+    """One forward and backward; each convolution with its x and y, which keep their gradients."""
+    calls: list[tuple[str, digits.Conv, Tensor, Tensor]] = []
+
+    def record(name: str) -> Any:
+        def hook(layer: Any, inputs: tuple[Tensor], y: Tensor) -> None:
+            (x,) = inputs
+            x.retain_grad()
+            y.retain_grad()
+            calls.append((name, layer, x, y))
+
+        return hook
+
+    hooks = [
+        layer.register_forward_hook(record(name))
+        for name, layer in net.named_modules()
+        if isinstance(layer, digits.Conv)
+    ]
+    try:
+        scores = net(images.detach().requires_grad_())
+        loss = nn.functional.cross_entropy(scores.float(), labels)
+        (LOSS_SCALE * loss).backward()
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return calls
+
+
+def _results(layer: digits.Conv, x: Tensor, y: Tensor) -> list[tuple[str, Tensor, Exact]]:
+    """The four results of one convolution, with what they should be."""
+    pads = ((layer.padding, layer.padding),) * 2
+    geometry = textbook.Geometry((layer.stride,) * 2, pads, (1, 1))
+    assert x.grad is not None and y.grad is not None
+    assert layer.weight.grad is not None and layer.bias.grad is not None
+    images, dy, w, b = (_float64(t) for t in (x, y.grad, layer.weight, layer.bias))
+    out_channels, in_channels, *taps = w.shape
+    input_size = images.shape[2:]
+    # A stride passes over taps: only every stride-th of an axis meets the same input.
+    taps_met = math.prod(-(-f // layer.stride) for f in taps)
+    places = dy.size // out_channels
+
+    def sums(result: str, x: np.ndarray, dy: np.ndarray, w: np.ndarray, b: np.ndarray) -> Any:
+        if result == "y":
+            return textbook.conv(x, w, geometry, b)
+        if result == "dx":
+            return textbook.dgrad(dy, w, input_size, geometry)
+        if result == "dw":
+            return textbook.wgrad(dy, x, w.shape, geometry)
+        return dy.sum(axis=(0, 2, 3))
+
+    found = {
+        "y": (y, in_channels * math.prod(taps) + 1),
+        "dx": (x.grad, out_channels * taps_met),
+        "dw": (layer.weight.grad, places),
+        "db": (layer.bias.grad, places),
+    }
+    operands = (images, dy, w, b)
+    magnitudes = tuple(np.abs(operand) for operand in operands)
+    return [
+        (result, computed, Exact(sums(result, *operands), sums(result, *magnitudes), terms))
+        for result, (computed, terms) in found.items()
+    ]
+
+
+def _plan(layer: digits.Conv, x: Tensor, y: Tensor, result: str) -> tuple[str, str]:
+    """Backend and variant of one result, by the library's own plan of the call."""
+    if result == "db":
+        return "torch", "sum of dy"
+
+    def call() -> None:
+        again = x.detach().requires_grad_()
+        torch.autograd.grad(layer(again), [again, layer.weight], y.grad)
+
+    which = {"y": Pass.FPROP, "dx": Pass.DGRAD, "dw": Pass.WGRAD}[result]
+    (plan,) = (plan for plan in explain(call).plans if plan.which is which)
+    return plan.backend, plan.variant
+
+
+def _deviation(
+    layer: str, result: str, plan: tuple[str, str], computed: Tensor, exact: Exact
+) -> Deviation:
+    dtype = computed.dtype
+    off = np.abs(_float64(computed) - exact.value)
+    # Below the smallest normal number the spacing of floats no longer shrinks.
+    scale = np.maximum(exact.magnitude, torch.finfo(dtype).smallest_normal)
+    backend, variant = plan
+    return Deviation(
+        layer=layer,
+        result=result,
+        dtype=dtype,
+        backend=backend,
+        variant=variant,
+        absolute=float(off.max()),
+        relative=float((off / scale).max()),
+        tolerance=tolerance(dtype, exact.terms),
+    )
+
+
+def tolerance(dtype: torch.dtype, terms: int) -> float:
+    """u(dtype) + 4 sqrt(terms) u32: see the module's text."""
+    accumulator = torch.float64 if dtype == torch.float64 else torch.float32
+    return (torch.finfo(dtype).eps + 4 * math.sqrt(terms) * torch.finfo(accumulator).eps) / 2
+
+
+def _float64(tensor: Tensor) -> np.ndarray:
+    return tensor.detach().double().cpu().numpy()
+
+
+def run(checkpoint: Path, console: Console) -> int:
+    """Measure the network of `checkpoint` (see `digits.save`) in three dtypes and print it.
+
+    Returns the exit status: 0 if every deviation is within its tolerance, else 1.
+    """
+    console.rule("[bold]3. How exact the kernels are")
+    net, images, labels = digits.load(checkpoint)
+    if torch.cuda.is_available() and not interpreting():
+        net, images, labels = net.cuda(), images.cuda(), labels.cuda()
+        where = f"on {torch.cuda.get_device_name()}"
+    else:
+        where = "in Triton's interpreter, as there is no GPU"
+    console.print(
+        f"One training step on {len(images)} held-out digits through the Triton kernels, {where}; "
+        "each layer's output y and gradients dx, dw, db are compared with the textbook's sums in "
+        "float64.\n"
+    )
+    start = time.perf_counter()
+    with _exact_float32(), _interpreter():
+        found = [row for dtype in DTYPES for row in measure(deepcopy(net), images, labels, dtype)]
+    status = report(found, console)
+    console.print(f"Measured in {time.perf_counter() - start:.1f} s.")
+    return status
+
+
+def _interpreter() -> Any:
+    if not interpreting():
+        return nullcontext()
+    from ..testing.interpreter import fast_interpreter
+
+    return fast_interpreter()
+
+
+def _exact_float32() -> Any:
+    """Convolutions of float32 without tf32, which would round the operands to 11 bits first."""
+    return torch.backends.cudnn.flags(allow_tf32=False)
+
+
+def report(found: list[Deviation], console: Console) -> int:
+    """Print the float32 deviations, the worst of each other dtype and every failure.
+
+    Returns the exit status: 0 if all are within tolerance, else 1.
+    """
+    table = Table(title="float32", title_justify="left")
+    for column in ("layer", "result", "variant", "backend"):
+        table.add_column(column, no_wrap=True)
+    for column in ("absolute", "relative", "tolerance"):
+        table.add_column(column, justify="right", no_wrap=True)
+    for row in found:
+        if row.dtype == torch.float32:
+            table.add_row(
+                *(row.layer, row.result, row.variant, row.backend),
+                *_numbers(row),
+                style=_style(row),
+            )
+    console.print(table)
+
+    others = {row.dtype for row in found} - {torch.float32}
+    for dtype in sorted(others, key=str):
+        rows = [row for row in found if row.dtype == dtype]
+        worst = max(rows, key=lambda row: row.share)
+        _, relative, allowed = _numbers(worst)
+        console.print(
+            f"{_short(dtype)}: {len(rows)} results; the nearest to its tolerance is {worst.result} "
+            f"of {worst.layer}: {relative} of {allowed}."
+        )
+    console.print(
+        "\nRelative is the worst deviation over the sum of the magnitudes of all products that "
+        "make up a value; the tolerance for n of them is u(dtype) + 4 sqrt(n) u(float32), with u "
+        "half the distance from 1 to the next number: one rounding of the result and a random "
+        "walk of the roundings of the sum.\n"
+    )
+    failures = [row for row in found if not row.passed]
+    for row in failures:
+        _, relative, allowed = _numbers(row)
+        console.print(
+            f"[red]beyond tolerance: {row.result} of {row.layer} in {_short(row.dtype)}, "
+            f"relative deviation {relative}, tolerance {allowed}"
+        )
+    if failures:
+        console.print(f"[bold red]{len(failures)} of {len(found)} results are wrong.")
+        return 1
+    console.print(f"[bold green]All {len(found)} results are within their tolerance.")
+    return 0
+
+
+def _numbers(row: Deviation) -> tuple[str, str, str]:
+    return f"{row.absolute:.1e}", f"{row.relative:.1e}", f"{row.tolerance:.1e}"
+
+
+def _style(row: Deviation) -> str | None:
+    return None if row.passed else "red"
+
+
+def _short(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")

@@ -1,0 +1,85 @@
+"""Run one pass of a case by one variant, and compare it with the textbook's sums in float64."""
+
+from typing import Any
+
+import numpy as np
+import torch
+
+from ..device import INTERPRETER, Device, cuda_device
+from ..launch import Slot, interpreting
+from ..ops._run import OPERANDS
+from ..planning import make_plan
+from ..problem import ConvProblem, Pass, dgrad_problem, fprop_problem, wgrad_problem
+from ..reference import textbook
+from ..variants import Variant
+from .strategies import ConvCase
+from .tolerances import allowed_error, assert_within
+
+
+def kernel_device() -> torch.device:
+    """Where kernels are tested: the GPU, or the CPU with Triton's interpreter."""
+    return torch.device("cuda" if torch.cuda.is_available() and not interpreting() else "cpu")
+
+
+def planning_device() -> Device:
+    """The same, as plans are made for it."""
+    return INTERPRETER if interpreting() else cuda_device(torch.cuda.current_device())
+
+
+def problem_of_case(case: ConvCase, which: Pass, tensors: tuple[torch.Tensor, ...]) -> ConvProblem:
+    """The problem of one pass over (x, w, dy)."""
+    x, w, dy = tensors
+    if which is Pass.FPROP:
+        return fprop_problem(x, w, None, case.arguments)
+    if which is Pass.DGRAD:
+        return dgrad_problem(dy, w, x.shape, case.arguments)
+    return wgrad_problem(dy, x, w.shape, case.arguments)
+
+
+def run_variant(
+    variant: Variant, problem: ConvProblem, which: Pass, a: torch.Tensor, b: torch.Tensor
+) -> torch.Tensor:
+    """One pass by one variant, whatever the planner would choose; poisoned where not written."""
+    plan = make_plan(problem, which, planning_device(), aligned=_aligned(a, b), variant=variant)
+    result = torch.full_like(
+        torch.empty_strided(
+            problem.result_shape(which),
+            problem.result_strides(which),
+            dtype=problem.dtype,
+            device=a.device,
+        ),
+        float("nan"),
+    )
+    first, second, written = OPERANDS[which]
+    tensors: dict[Slot, torch.Tensor] = {first: a, second: b, written: result}
+    plan.run(tensors)
+    return result
+
+
+def oracle(case: ConvCase, which: Pass, x: Any, w: Any, dy: Any) -> np.ndarray:
+    """The textbook's sums in float64 over arrays or tensors."""
+    x, w, dy = (_float64(t) for t in (x, w, dy))
+    if which is Pass.FPROP:
+        return textbook.conv(x, w, case.geometry)
+    if which is Pass.DGRAD:
+        return textbook.dgrad(dy, w, case.input_shape[2:], case.geometry)
+    return textbook.wgrad(dy, x, case.weight_shape, case.geometry)
+
+
+def assert_agrees(case: ConvCase, which: Pass, got: torch.Tensor, problem: ConvProblem) -> None:
+    """`got` is the pass of `case`, within the tolerance that its dtype and length allow."""
+    tensors = case.tensors()
+    exact = oracle(case, which, *tensors)
+    magnitude = oracle(case, which, *(t.abs() for t in tensors))
+    allowed = allowed_error(problem, which, exact, magnitude)
+    assert_within(got, exact, allowed, which.value)
+
+
+def _aligned(a: torch.Tensor, b: torch.Tensor) -> bool:
+    return (a.data_ptr() | b.data_ptr()) % 16 == 0
+
+
+def _float64(values: Any) -> np.ndarray:
+    if isinstance(values, torch.Tensor):
+        return values.detach().to("cpu", torch.float64).numpy()
+    return np.asarray(values, dtype=np.float64)

@@ -1,0 +1,137 @@
+"""Hypothesis strategies that draw valid convolutions, by construction."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from hypothesis import strategies as st
+
+from ..layout import dense_strides
+from ..problem import ConvArguments
+from ..reference.textbook import Geometry
+
+LAYOUTS = ("contiguous", "channels_last", "sliced", "expanded")
+
+
+@dataclass(frozen=True)
+class ConvCase:
+    """Shapes and arguments of one convolution, the layouts of its operands, and a seed."""
+
+    input_shape: tuple[int, ...]
+    weight_shape: tuple[int, ...]
+    output_shape: tuple[int, ...]
+    stride: tuple[int, ...]
+    padding: tuple[int, ...]
+    dilation: tuple[int, ...]
+    groups: int
+    flip: bool
+    dtype: torch.dtype
+    layouts: tuple[str, str, str]
+    seed: int
+
+    @property
+    def rank(self) -> int:
+        """Number of spatial axes."""
+        return len(self.stride)
+
+    @property
+    def arguments(self) -> ConvArguments:
+        """What the ops take."""
+        return ConvArguments(
+            list(self.stride), list(self.padding), list(self.dilation), self.groups, self.flip
+        )
+
+    @property
+    def geometry(self) -> Geometry:
+        """What the textbook's sums take."""
+        pairs = tuple(zip(self.padding[::2], self.padding[1::2], strict=True))
+        return Geometry(self.stride, pairs, self.dilation, self.groups, self.flip)
+
+    def tensors(
+        self, device: torch.device | str = "cpu"
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """(x, w, dy) with normal random values, in this case's dtype and layouts."""
+        random = np.random.default_rng(self.seed)
+        shapes = (self.input_shape, self.weight_shape, self.output_shape)
+        banks = (0, len(self.weight_shape) - self.rank - 2, 0)
+        x, w, dy = (
+            laid_out(
+                torch.from_numpy(random.standard_normal(shape)).to(device, self.dtype), layout, b
+            )
+            for shape, layout, b in zip(shapes, self.layouts, banks, strict=True)
+        )
+        return x, w, dy
+
+
+def laid_out(values: torch.Tensor, layout: str, banks: int = 0) -> torch.Tensor:
+    """The values in another memory layout: channels innermost, every second element of a larger
+    tensor, or one image repeated with stride 0."""
+    if layout == "channels_last":
+        strides = dense_strides(values.shape, True, banks)
+        return torch.empty_strided(
+            values.shape, strides, dtype=values.dtype, device=values.device
+        ).copy_(values)
+    if layout == "sliced":
+        last = values.shape[-1]
+        gaps = values.new_full((*values.shape[:-1], 2 * last + 1), float("nan"))
+        gaps[..., 1::2] = values
+        return gaps[..., 1::2]
+    if layout == "expanded" and values.shape[0] > 0:
+        return values[:1].expand(values.shape)
+    return values
+
+
+@st.composite
+def conv_cases(
+    draw: st.DrawFn,
+    ranks: tuple[int, ...] = (1, 2, 3),
+    dtypes: tuple[torch.dtype, ...] = (torch.float32,),
+    kinds: tuple[str, ...] = ("shared", "tiled", "unshared"),
+    largest_output: int = 4,
+) -> ConvCase:
+    """A valid convolution of any rank, stride, dilation, padding, grouping, period and layout.
+
+    The output's size is drawn first and the input's derived from it, so nothing is filtered:
+    stride > filter, padding beyond the data and sizes of 1 all come up.
+    """
+    rank = draw(st.sampled_from(ranks))
+    limit = largest_output if rank < 3 else min(largest_output, 3)
+    few = st.integers(1, 3 if rank < 3 else 2)
+
+    def each(strategy: st.SearchStrategy[int]) -> tuple[int, ...]:
+        return tuple(draw(strategy) for _ in range(rank))
+
+    filters, strides, dilations = each(st.integers(1, 3)), each(few), each(st.integers(1, 2))
+    outputs = each(st.integers(1, limit))
+    inputs: list[int] = []
+    padding: list[int] = []
+    for f, s, d, o in zip(filters, strides, dilations, outputs, strict=True):
+        # Input and padding together: the last window's end, and what the stride cannot use.
+        total = (o - 1) * s + d * (f - 1) + 1 + draw(st.integers(0, s - 1))
+        low = draw(st.integers(0, min(2, total - 1)))
+        high = draw(st.integers(0, min(2, total - 1 - low)))
+        inputs.append(total - low - high)
+        padding += [low, high]
+    kind = draw(st.sampled_from(kinds))
+    period: tuple[int, ...] = ()
+    if kind == "unshared":
+        period = outputs
+    elif kind == "tiled":
+        period = tuple(draw(st.integers(1, o)) for o in outputs)
+    groups = draw(st.sampled_from((1, 1, 2, 3)))
+    per_c, per_k = draw(st.integers(1, 3)), draw(st.integers(1, 3))
+    batch = draw(st.integers(1, 2))
+    layout = st.sampled_from(LAYOUTS)
+    return ConvCase(
+        input_shape=(batch, groups * per_c, *inputs),
+        weight_shape=(*period, groups * per_k, per_c, *filters),
+        output_shape=(batch, groups * per_k, *outputs),
+        stride=strides,
+        padding=tuple(padding),
+        dilation=dilations,
+        groups=groups,
+        flip=draw(st.booleans()),
+        dtype=draw(st.sampled_from(dtypes)),
+        layouts=(draw(layout), draw(layout), draw(layout)),
+        seed=draw(st.integers(0, 2**32 - 1)),
+    )
