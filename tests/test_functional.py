@@ -26,10 +26,11 @@ def draw(*shape, dtype=torch.float64, seed=0):
     return torch.randn(shape, dtype=dtype, generator=torch.Generator().manual_seed(seed))
 
 
-def operands(rank, *, size=None, taps=None, groups=1, batch=2, dtype=torch.float64):
+def operands(rank, *, size=None, taps=None, groups=1, batch=None, dtype=torch.float64):
     """x (batch, 4, *size), w (4, 4 / groups, *taps) and bias (4,); small, each axis different."""
-    size = size or {1: (6,), 2: (5, 6), 3: (4, 3, 4)}[rank]
-    taps = taps or {1: (3,), 2: (3, 2), 3: (2, 3, 2)}[rank]
+    size = size or {1: (6,), 2: (5, 6), 3: (3, 2, 4)}[rank]
+    taps = taps or {1: (3,), 2: (3, 2), 3: (2, 1, 3)}[rank]
+    batch = batch or (2 if rank < 3 else 1)
     return (
         draw(batch, 4, *size, dtype=dtype, seed=1),
         draw(4, 4 // groups, *taps, dtype=dtype, seed=2),
@@ -153,7 +154,7 @@ def test_words_of_torch(rank, dilation, word):
 
 
 def same_pads(size, taps, stride, dilation):
-    """(low, high) of one axis: what an output of ceil(size / stride) lacks, low end rounded down."""
+    """(low, high) of one axis: what an output of ceil(size / stride) lacks, the odd unit high."""
     outputs = -(-size // stride)
     lacking = max((outputs - 1) * stride + dilation * (taps - 1) + 1 - size, 0)
     return lacking // 2, lacking - lacking // 2
@@ -261,9 +262,12 @@ def last(tensor):
     return tensor.movedim(1, -1).contiguous().movedim(-1, 1)
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["float32", "float64"])
+@pytest.mark.parametrize(
+    ("rank", "dtype"),
+    [(1, torch.float32), (2, torch.float32), (2, torch.float64), (3, torch.float32)],
+    ids=["1-float32", "2-float32", "2-float64", "3-float32"],
+)
 @pytest.mark.parametrize("which", ["both", "input", "weight", "neither"])
-@pytest.mark.parametrize("rank", RANKS)
 def test_memory_formats(rank, which, dtype):
     """A result is channels-last if an operand is; on two axes torch has the same rule."""
     x, w, _ = operands(rank, dtype=dtype)
@@ -298,7 +302,8 @@ VIEWS = {
         w.transpose(2, 3),
     ),
     "weight expanded": lambda x, w: (x, w[:1, :1, :1].expand(4, 4, 3, -1)),
-    "negated": lambda x, w: (torch._neg_view(x), torch._neg_view(w)),
+    "input negated": lambda x, w: (torch._neg_view(x), w),
+    "weight negated": lambda x, w: (x, torch._neg_view(w)),
 }
 
 

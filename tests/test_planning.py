@@ -97,7 +97,9 @@ def launch_parameters(launch):
 def test_a_hundred_image_sizes_share_binaries_and_configs(variant, which, channels_last):
     keys, configs = {}, set()
     for batch, height, width in image_sizes():
-        one = problem((batch, 24, height, width), (40, 24, 3, 3), which, channels_last=channels_last)
+        one = problem(
+            (batch, 24, height, width), (40, 24, 3, 3), which, channels_last=channels_last
+        )
         plan = make_plan(one, which, H200, variant=variant)
         configs.add(plan.config)
         for launch in plan.launches:

@@ -55,7 +55,7 @@ class _Recorder(TorchDispatchMode):
 
 def _lines(plan: Plan) -> str:
     problem = plan.problem
-    x, w, y = problem.input_shape, problem.weight_shape_3d, problem.output_shape
+    x, w, y = (problem.result_shape(p) for p in (Pass.DGRAD, Pass.WGRAD, Pass.FPROP))
     lines = [
         f"{plan.which.value} of {_times(x)} with {_times(w)} -> {_times(y)}, {problem.dtype}",
         f"  backend   {plan.backend}",

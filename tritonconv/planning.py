@@ -33,7 +33,7 @@ def make_plan(
     offered = VARIANTS if variant is None else (variant,)
     chosen, rejected = select(problem, which, device, offered)
     choice = choose_config(chosen, problem, which, device)
-    interpreted = device is INTERPRETER
+    interpreted = device.vendor == "interpreter"
     flags = Flags(aligned, interpreted, device.multiprocessors)
     launches = chosen.launches(problem, which, choice.config, flags)
     splits = launches[0].arguments.get("splits", 1)
@@ -93,6 +93,9 @@ class BoundedCache(Generic[Value]):
             while len(self._values) > self._limit:
                 self._values.popitem(last=False)
         return value
+
+    def __len__(self) -> int:
+        return len(self._values)
 
     def clear(self) -> None:
         """Forget every value, as after a change of the tuning table."""

@@ -1,9 +1,9 @@
 """How far the kernels' results are from float64 sums, in one training step of the digits network.
 
-Tolerance. Rounding errors of a sum of n products, accumulated in float32, behave like a random
-walk: with overwhelming probability they stay below 4 sqrt(n) u32 times the sum of the products'
-magnitudes, and storing the result adds one rounding, u of its dtype. So a deviation relative to
-that sum of magnitudes may reach u(dtype) + 4 sqrt(n) u32, where u is half of torch.finfo's eps.
+Tolerance. Rounding errors of a sum of n products, accumulated in float32, add up like a random
+walk: with overwhelming probability they stay below SPREAD sqrt(n) u(float32) times the sum of the
+products' magnitudes, and storing the result adds one rounding. So a deviation relative to that sum
+of magnitudes may reach u(dtype) + SPREAD sqrt(n) u(float32), u being the dtype's unit roundoff.
 
 Source: Higham and Mary, A new approach to probabilistic rounding error analysis, SIAM Journal on
 Scientific Computing 41(5), 2019.
@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
@@ -27,6 +28,7 @@ from ..explain import explain
 from ..launch import interpreting
 from ..problem import Pass
 from ..reference import textbook
+from ..testing.tolerances import ROUNDOFF, SPREAD
 from . import digits
 
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
@@ -191,9 +193,9 @@ def _deviation(
 
 
 def tolerance(dtype: torch.dtype, terms: int) -> float:
-    """u(dtype) + 4 sqrt(terms) u32: see the module's text."""
+    """u(dtype) + SPREAD sqrt(terms) u(accumulator): see the module's text."""
     accumulator = torch.float64 if dtype == torch.float64 else torch.float32
-    return (torch.finfo(dtype).eps + 4 * math.sqrt(terms) * torch.finfo(accumulator).eps) / 2
+    return ROUNDOFF[dtype] + SPREAD * math.sqrt(terms) * ROUNDOFF[accumulator]
 
 
 def _float64(tensor: Tensor) -> np.ndarray:
@@ -211,11 +213,11 @@ def run(checkpoint: Path, console: Console) -> int:
         net, images, labels = net.cuda(), images.cuda(), labels.cuda()
         where = f"on {torch.cuda.get_device_name()}"
     else:
-        where = "in Triton's interpreter, as there is no GPU"
+        where = "in Triton's interpreter, for want of a GPU"
     console.print(
-        f"One training step on {len(images)} held-out digits through the Triton kernels, {where}; "
-        "each layer's output y and gradients dx, dw, db are compared with the textbook's sums in "
-        "float64.\n"
+        f"One training step on {len(images)} held-out digits through the Triton kernels, {where}. "
+        "Each layer's output y and gradients dx, dw and db are compared with the textbook's sums, "
+        "done in float64 from the same operands.\n"
     )
     start = time.perf_counter()
     with _exact_float32(), _interpreter():
@@ -243,34 +245,32 @@ def report(found: list[Deviation], console: Console) -> int:
 
     Returns the exit status: 0 if all are within tolerance, else 1.
     """
-    table = Table(title="float32", title_justify="left")
+    table = Table(
+        box=SIMPLE, padding=(0, 1, 0, 0), title="float32", title_justify="left", title_style="bold"
+    )
     for column in ("layer", "result", "variant", "backend"):
         table.add_column(column, no_wrap=True)
     for column in ("absolute", "relative", "tolerance"):
         table.add_column(column, justify="right", no_wrap=True)
     for row in found:
         if row.dtype == torch.float32:
-            table.add_row(
-                *(row.layer, row.result, row.variant, row.backend),
-                *_numbers(row),
-                style=_style(row),
-            )
+            words = (row.layer, row.result, row.variant, row.backend)
+            table.add_row(*words, *_numbers(row), style=None if row.passed else "red")
     console.print(table)
 
-    others = {row.dtype for row in found} - {torch.float32}
-    for dtype in sorted(others, key=str):
+    for dtype in sorted({row.dtype for row in found} - {torch.float32}, key=str):
         rows = [row for row in found if row.dtype == dtype]
         worst = max(rows, key=lambda row: row.share)
-        _, relative, allowed = _numbers(worst)
         console.print(
-            f"{_short(dtype)}: {len(rows)} results; the nearest to its tolerance is {worst.result} "
-            f"of {worst.layer}: {relative} of {allowed}."
+            f"{_short(dtype)}: the same {len(rows)} results; nearest to its tolerance is "
+            f"{worst.result} of {worst.layer}, at {worst.share:.0%} of {worst.tolerance:.1e}."
         )
     console.print(
-        "\nRelative is the worst deviation over the sum of the magnitudes of all products that "
-        "make up a value; the tolerance for n of them is u(dtype) + 4 sqrt(n) u(float32), with u "
-        "half the distance from 1 to the next number: one rounding of the result and a random "
-        "walk of the roundings of the sum.\n"
+        "\nAbsolute is the worst deviation of any element; relative is that over the sum of the "
+        "magnitudes of the products that the element sums up. The tolerance of a sum of n products "
+        f"is u(dtype) + {SPREAD:g} sqrt(n) u(float32), where u is half the distance from 1 to the "
+        "next number: one rounding of the result, and a random walk of the sum's roundings. In 16 bits "
+        "that one rounding is nearly all, so results come close to it.\n"
     )
     failures = [row for row in found if not row.passed]
     for row in failures:
@@ -288,10 +288,6 @@ def report(found: list[Deviation], console: Console) -> int:
 
 def _numbers(row: Deviation) -> tuple[str, str, str]:
     return f"{row.absolute:.1e}", f"{row.relative:.1e}", f"{row.tolerance:.1e}"
-
-
-def _style(row: Deviation) -> str | None:
-    return None if row.passed else "red"
 
 
 def _short(dtype: torch.dtype) -> str:

@@ -213,32 +213,35 @@ def _name(device: str) -> str:
 
 def draw(path: Path, trained: Trained) -> None:
     """Save the first layer's filters, held-out digits as they were read, and the mistakes."""
-    filters = trained.net.filters.weight.detach().cpu()[:, 0]
-    images = trained.split.held_out_images.cpu()[:, 0]
-    labels, read = trained.split.held_out_labels.cpu(), trained.predictions().cpu()
-    mistakes = (read != labels).nonzero().flatten()
-    shown = (read == labels).nonzero().flatten()[:32]
+    filters = trained.net.filters.weight.detach().cpu().numpy()[:, 0]
+    images = trained.split.held_out_images.cpu().numpy()[:, 0]
+    labels = trained.split.held_out_labels.cpu().numpy()
+    read = trained.predictions().cpu().numpy()
+    mistakes = np.flatnonzero(read != labels)
+    shown = np.flatnonzero(read == labels)[:32]
 
     figure = Figure(figsize=(13, 6.4), layout="constrained")
     left, middle, right = figure.subfigures(1, 3, width_ratios=[4, 8, 3], wspace=0.04)
     left.suptitle(f"The {len(filters)} filters of 5×5\nthat the first layer learned")
     middle.suptitle("Held-out digits, each with\nthe digit that the network read")
-    right.suptitle(
-        f"{min(len(mistakes), 8)} of the {len(mistakes)} mistakes\namong {len(labels)}",
-        color="firebrick",
-    )
-    limit = float(filters.abs().max())
+    right.suptitle(_mistakes(len(mistakes), len(labels)), color="firebrick")
+    limit = float(abs(filters).max())
     for axes, weights in zip(_grid(left, 4, 4), filters, strict=False):
         axes.imshow(weights, cmap="RdBu_r", vmin=-limit, vmax=limit)
     left.supxlabel("red: positive, blue: negative", fontsize=10)
     for axes, index in zip(_grid(middle, 4, 8), shown, strict=False):
         axes.imshow(images[index], cmap="gray_r", vmin=0, vmax=1)
-        axes.set_title(str(int(read[index])), fontsize=13)
+        axes.set_title(str(read[index]), fontsize=13)
     for axes, index in zip(_grid(right, 4, 2), mistakes, strict=False):
         axes.imshow(images[index], cmap="gray_r", vmin=0, vmax=1)
-        title = f"{int(read[index])}, is {int(labels[index])}"
+        title = f"{read[index]}, but is {labels[index]}"
         axes.set_title(title, fontsize=13, color="firebrick")
     figure.savefig(path, dpi=110)
+
+
+def _mistakes(count: int, among: int) -> str:
+    some = f"All {count} mistakes" if count <= 8 else f"8 of the {count} mistakes"
+    return f"{some if count else 'No mistake'}\namong {among} digits"
 
 
 def _grid(figure: Any, rows: int, columns: int) -> list[Any]:

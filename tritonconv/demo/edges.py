@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 from matplotlib.figure import Figure
+from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
 from sklearn.datasets import load_sample_image
@@ -60,9 +61,9 @@ def run(out: Path, console: Console) -> None:
     height, width = edges.shape[-2:]
     console.print(
         f"Every pixel of a photograph of {WIDTH}x{HEIGHT} pixels minus its left neighbour gives "
-        f"{width}x{height} outputs, large on vertical edges.\n"
-        f"Computed by torch.ops.tritonconv.conv; backend: {plan.backend}"
-        f"{', because ' + plan.rejected[0][1] if plan.backend == 'aten' else ''}.\n"
+        f"{width}x{height} outputs, far from zero on vertical edges. "
+        f"torch.ops.tritonconv.conv computed it; its backend was {plan.backend}"
+        f"{': ' + plan.rejected[0][1] if plan.backend == 'aten' else ''}.\n"
     )
     console.print(_costs(problem))
     ratio = problem.matrix_operations() / problem.operations()
@@ -77,7 +78,7 @@ def run(out: Path, console: Console) -> None:
 
 def _costs(problem: ConvProblem) -> Table:
     elements = math.prod(problem.input_shape) * math.prod(problem.output_shape)
-    table = Table()
+    table = Table(box=SIMPLE)
     table.add_column("for one photograph")
     table.add_column("convolution", justify="right")
     table.add_column("dense matrix", justify="right")
@@ -86,7 +87,7 @@ def _costs(problem: ConvProblem) -> Table:
         f"{problem.operations():,}",
         f"{problem.matrix_operations():,}",
     )
-    table.add_row("numbers to store", f"{problem.weight_elements:,}", f"{elements:,}")
+    table.add_row("numbers stored", f"{problem.weight_elements:,}", f"{elements:,}")
     table.add_row(
         "  of these not zero", f"{problem.weight_elements:,}", f"{problem.matrix_nonzeros():,}"
     )
@@ -95,13 +96,13 @@ def _costs(problem: ConvProblem) -> Table:
 
 def draw(path: Path, image: Tensor, edges: Tensor) -> None:
     """Save the photograph and its edge map side by side."""
-    figure = Figure(figsize=(11, 5.3), layout="constrained")
+    figure = Figure(figsize=(11, 4.7), layout="constrained")
     left, right = figure.subplots(1, 2)
-    left.imshow(image[0, 0], cmap="gray", vmin=0, vmax=1)
+    left.imshow(image[0, 0].numpy(), cmap="gray", vmin=0, vmax=1)
     left.set_title("Photograph, 320×280 pixels")
     # The few strongest edges would leave the rest invisible.
     limit = float(edges.abs().flatten().kthvalue(int(0.99 * edges.numel())).values)
-    shown = right.imshow(edges[0, 0], cmap="RdBu_r", vmin=-limit, vmax=limit)
+    shown = right.imshow(edges[0, 0].numpy(), cmap="RdBu_r", vmin=-limit, vmax=limit)
     right.set_title("Each pixel minus its left neighbour, 319×280 outputs")
     bar = figure.colorbar(shown, ax=right, shrink=0.75, extend="both")
     bar.set_label("darker than the left neighbour   |   brighter")

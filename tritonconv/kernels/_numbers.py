@@ -20,7 +20,7 @@ def multiply_add(a, b, acc, PRECISION: tl.constexpr, SOFT_BF16: tl.constexpr):
 @triton.jit
 def rounded(values, DTYPE: tl.constexpr, SOFT_BF16: tl.constexpr):
     """values as DTYPE, rounded to nearest even."""
-    if SOFT_BF16:
+    if SOFT_BF16 and DTYPE == tl.bfloat16:
         # Half of the last kept digit, less one where that makes a tie odd; NaN must not overflow.
         bits = values.to(tl.uint32, bitcast=True)
         bits += 0x7FFF + ((bits >> 16) & 1)

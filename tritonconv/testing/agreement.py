@@ -37,10 +37,19 @@ def problem_of_case(case: ConvCase, which: Pass, tensors: tuple[torch.Tensor, ..
 
 
 def run_variant(
-    variant: Variant, problem: ConvProblem, which: Pass, a: torch.Tensor, b: torch.Tensor
+    variant: Variant,
+    problem: ConvProblem,
+    which: Pass,
+    a: torch.Tensor,
+    b: torch.Tensor,
+    device: Device | None = None,
 ) -> torch.Tensor:
-    """One pass by one variant, whatever the planner would choose; poisoned where not written."""
-    plan = make_plan(problem, which, planning_device(), aligned=_aligned(a, b), variant=variant)
+    """One pass by one variant, whatever the planner would choose; NaN where nothing is written.
+
+    `device` is what to plan for, by default where the kernels run.
+    """
+    device = device or planning_device()
+    plan = make_plan(problem, which, device, aligned=_aligned(a, b), variant=variant)
     result = torch.full_like(
         torch.empty_strided(
             problem.result_shape(which),
