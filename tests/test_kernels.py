@@ -7,8 +7,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tritonconv.checks import ConvArguments
 from tritonconv.planning import make_plan
-from tritonconv.problem import Pass
+from tritonconv.problem import Pass, fprop_problem
 from tritonconv.testing.agreement import (
     assert_agrees,
     kernel_device,
@@ -146,3 +147,19 @@ def test_split_sums_are_right_and_the_same_every_time(variant):
     first, second = (run_variant(variant, problem, Pass.WGRAD, dy, x, device) for _ in range(2))
     assert torch.equal(first, second)
     assert_agrees(case, Pass.WGRAD, first, problem)
+
+
+@pytest.mark.parametrize("variant", VARIANTS, ids=lambda v: v.name)
+def test_bfloat16_keeps_zeros_specials_and_ties(variant):
+    """What rounding must not spoil: 0, the smallest normal number, infinity, NaN, and ties to even."""
+    smallest, one_digit = 2.0**-126, 1 + 2.0**-7
+    values = [0.0, smallest, float("inf"), float("nan"), 1 + 2.0**-8, one_digit + 2.0**-8]
+    x = torch.tensor(values, device=kernel_device())
+    # Two channels whose sum is the value: 1 + 2^-8 is a tie in bfloat16, and no bfloat16 itself.
+    low = torch.where(x.isfinite() & (x > 0.5), torch.full_like(x, 2.0**-8), torch.zeros_like(x))
+    pair = torch.stack([x - low, low])[None].bfloat16()
+    w = torch.ones(1, 2, 1, dtype=torch.bfloat16, device=x.device)
+    problem = fprop_problem(pair, w, None, ConvArguments([1], [0, 0], [1], 1))
+    y = run_variant(variant, problem, Pass.FPROP, pair, w).float().flatten()
+    expected = [0.0, smallest, float("inf"), float("nan"), 1.0, 1 + 2.0**-6]
+    torch.testing.assert_close(y.cpu(), torch.tensor(expected), rtol=0, atol=0, equal_nan=True)

@@ -5,6 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
+from hypothesis import given
 from torch.library import opcheck
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -20,7 +21,6 @@ from tritonconv.reference import aten
 from tritonconv.testing.agreement import kernel_device, oracle
 from tritonconv.testing.strategies import ConvCase
 from tritonconv.testing.strategies import conv_cases as draw_cases
-from hypothesis import given
 
 OPS = torch.ops.tritonconv
 # (rank, weight period or None, stride, padding pairs, dilation, groups, flip)
@@ -147,7 +147,7 @@ def test_only_the_gradients_asked_for_are_computed(aten_path):
 
 def test_expanded_gradient():
     """.sum().backward() hands back a gradient of stride 0."""
-    x, w, bias, rest = operands("2-D grouped, strided")
+    x, w, _, rest = operands("2-D grouped, strided")
     x, w = (t.detach().to(kernel_device()).requires_grad_() for t in (x, w))
     OPS.conv(x, w, None, *rest).sum().backward()
     xr, wr = (t.detach().cpu().requires_grad_() for t in (x, w))

@@ -10,8 +10,10 @@ import torch
 import triton.language as tl
 from triton.runtime.errors import InterpreterError
 
+from autotune import Config
 from tritonconv.device import INTERPRETER
-from tritonconv.launch import Slot, interpreting
+from tritonconv.kernels.sum_splits import sum_splits
+from tritonconv.launch import Launch, Slot, interpreting
 from tritonconv.ops._run import OPERANDS
 from tritonconv.planning import make_plan
 from tritonconv.problem import ConvArguments, Pass, dgrad_problem, fprop_problem, wgrad_problem
@@ -83,6 +85,35 @@ def test_beyond_2_to_the_31(variant, which, far_apart):
 def test_32_bit_offsets_would_have_overflowed(variant, which, far_apart):
     with pytest.raises(InterpreterError, match="overflow"):
         run(variant, which, far_apart, index=tl.int32)
+
+
+def sum_far_partials(index):
+    """Three partial sums of 2^30 + 64 values each; one program adds the first block of them."""
+    torch.use_deterministic_algorithms(False)
+    workspace = torch.empty(2 * FAR + 64, dtype=torch.float32)
+    for split in range(3):
+        workspace[split * FAR : split * FAR + 16] = torch.arange(16.0) * 10**split
+    result = torch.full((16,), float("nan"))
+    arguments = {
+        "workspace_ptr": Slot.WORKSPACE,
+        "dst_ptr": Slot.WEIGHT,
+        "size": FAR,
+        "splits": 3,
+        "INDEX": index,
+        "SOFT_BF16": False,
+        "BLOCK": 16,
+    }
+    with checked_interpreter():
+        Launch(sum_splits, 1, arguments, Config.of(1, 1)).run(
+            {Slot.WORKSPACE: workspace, Slot.WEIGHT: result}
+        )
+    return result
+
+
+def test_sum_of_splits_beyond_2_to_the_31():
+    assert torch.equal(sum_far_partials(tl.int64), torch.arange(16.0) * 111)
+    with pytest.raises(InterpreterError, match="overflow"):
+        sum_far_partials(tl.int32)
 
 
 def test_a_small_tensor_keeps_32_bit_offsets():

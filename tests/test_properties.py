@@ -65,7 +65,7 @@ def test_three_passes_are_one_trilinear_form(variant, data):
 @given(case=conv_cases(dtypes=(torch.float64,), kinds=("shared",), ranks=(1, 2), largest_output=3))
 def test_operator_is_its_matrix(case):
     """Kernels against the (doubly block) Toeplitz matrix, a third derivation."""
-    x, w, dy = tensors = case.tensors(kernel_device())
+    x, w, dy = case.tensors(kernel_device())
     image = x[:1].clone()
     problem = problem_of_case(case, Pass.FPROP, (image, w, dy))
     y = run_variant(DIRECT, problem, Pass.FPROP, image, w).cpu()

@@ -12,7 +12,7 @@ MODES = ("cross_correlation", "convolution")
 def per_axis(name: str, value: Any, rank: int) -> list[int]:
     """An int, or a sequence of one or `rank` ints, as a list of `rank` ints."""
     if isinstance(value, Sequence) and not isinstance(value, str):
-        values = list(value)
+        values: list[Any] = list(value)
         if len(values) == 1:
             values = values * rank
     else:

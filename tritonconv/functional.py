@@ -68,9 +68,8 @@ def conv2d(
 ) -> Tensor:
     """Slide a bank of filters over an image.
 
-    y[n, k, p, q] = bias[k] + sum over c, r, s of
-        x[n, g(k)*C/groups + c, p*stride_h - pad_h + r*dilation_h, q*stride_w - pad_w + s*dilation_w]
-        * w[k, c, r, s]
+    y[n, k, p, q] = bias[k] + sum over c, r, s of x[n, g(k)*C/groups + c, i, j] * w[k, c, r, s]
+        where i = p*stride_h - pad_h + r*dilation_h and j = q*stride_w - pad_w + s*dilation_w
 
     Args:
         input: (N, C, H, W), or (C, H, W) for one image; dtypes and strides as in `conv1d`.
@@ -107,8 +106,9 @@ def conv3d(
 ) -> Tensor:
     """Slide a bank of filters through a volume or a video.
 
-    y[n, k, z, p, q] = bias[k] + sum over c, t, r, s of
-        x[n, g(k)*C/groups + c, z*stride_d - pad_d + t*dilation_d, ..., ...] * w[k, c, t, r, s]
+    y[n, k, z, p, q] = bias[k]
+        + sum over c, t, r, s of x[n, g(k)*C/groups + c, h, i, j] * w[k, c, t, r, s]
+        where h = z*stride_d - pad_d + t*dilation_d, and i and j likewise
 
     Args:
         input: (N, C, D, H, W), or (C, D, H, W) for one volume; dtypes and strides as in `conv1d`.

@@ -8,7 +8,7 @@ from enum import Enum
 from typing import Any
 
 import torch
-import triton
+from triton import knobs
 
 from autotune import Config
 
@@ -95,7 +95,7 @@ _interpreter_lock = threading.RLock()
 
 def interpreting() -> bool:
     """Whether Triton kernels run in Triton's interpreter (`TRITON_INTERPRET=1`)."""
-    return bool(triton.knobs.runtime.interpret)
+    return bool(knobs.runtime.interpret)
 
 
 def _launching(device: torch.device) -> Any:

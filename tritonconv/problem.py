@@ -8,14 +8,22 @@ from typing import Any
 
 import torch
 
+from .checks import (
+    ConvArguments,
+    check_lengths,
+    check_shapes,
+    check_tensors,
+    out_channels,
+    output_size,
+    rank_of,
+    shape_of,
+)
 from .errors import ProblemError
 from .layout import dense_strides, is_channels_last
 
 Triple = tuple[int, int, int]
 Pads = tuple[tuple[int, int], tuple[int, int], tuple[int, int]]
 
-DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
-RANKS = {3: 1, 4: 2, 5: 3}
 # More splits than this cost more in the second pass than they win in the first.
 MAX_SPLITS = 64
 
@@ -30,7 +38,9 @@ class Pass(str, Enum):
 
 @dataclass(frozen=True)
 class ConvProblem:
-    """y[n, k, o] = b[k] + sum over c, f of x[n, g(k)*C/g + c, o*s - lo + f*d] * w[o mod t, k, c, f].
+    """One convolution, whichever of its three tensors is computed from the other two.
+
+    y[n, k, o] = b[k] + sum over c, f of x[n, g(k)*C/g + c, o*s - lo + f*d] * w[o mod t, k, c, f]
 
     Every spatial field is a (D, H, W) triple; a missing axis has size 1. `input` is (N, C, D, H,
     W), `weight` (*period, K, C/g, T, R, S), `output` (N, K, Z, P, Q); `period` (1, 1, 1) is
@@ -172,27 +182,16 @@ class ConvProblem:
 # -- construction: the one place that refuses ------------------------------------------------
 
 
-@dataclass(frozen=True)
-class ConvArguments:
-    """The canonical non-tensor arguments of the ops: `rank` ints each, padding (lo, hi) an axis."""
-
-    stride: Sequence[int]
-    padding: Sequence[int]
-    dilation: Sequence[int]
-    groups: int
-    flip: bool = False
-
-
 def fprop_problem(
     x: torch.Tensor, w: torch.Tensor, bias: torch.Tensor | None, arguments: ConvArguments
 ) -> ConvProblem:
     """The problem of y = conv(x, w, bias). Raises ProblemError."""
-    _check_tensors({"input": x, "weight": w} | ({} if bias is None else {"bias": bias}))
-    rank = _rank_of("input", x)
-    if bias is not None and tuple(bias.shape) != (_out_channels(w, rank),):
+    check_tensors({"input": x, "weight": w} | ({} if bias is None else {"bias": bias}))
+    rank = rank_of("input", x)
+    if bias is not None and tuple(bias.shape) != (out_channels(w, rank),):
         raise ProblemError(
-            f"bias: expected shape ({_out_channels(w, rank)},), one value an output channel of "
-            f"weight {_shape(w)}, got {_shape(bias)}"
+            f"bias: expected shape ({out_channels(w, rank)},), one value an output channel of "
+            f"weight {shape_of(w)}, got {shape_of(bias)}"
         )
     return _build(rank, arguments, input=x, weight=w, output=None, has_bias=bias is not None)
 
@@ -201,8 +200,8 @@ def dgrad_problem(
     dy: torch.Tensor, w: torch.Tensor, input_size: Sequence[int], arguments: ConvArguments
 ) -> ConvProblem:
     """The problem of dx = conv_dgrad(dy, w), where `input_size` is the full shape of x."""
-    _check_tensors({"grad_output": dy, "weight": w})
-    rank = _rank_of("grad_output", dy)
+    check_tensors({"grad_output": dy, "weight": w})
+    rank = rank_of("grad_output", dy)
     return _build(rank, arguments, input=tuple(input_size), weight=w, output=dy)
 
 
@@ -210,11 +209,11 @@ def wgrad_problem(
     dy: torch.Tensor, x: torch.Tensor, weight_size: Sequence[int], arguments: ConvArguments
 ) -> ConvProblem:
     """The problem of dw = conv_wgrad(dy, x), where `weight_size` is the full shape of w."""
-    _check_tensors({"grad_output": dy, "input": x})
-    rank = _rank_of("input", x)
+    check_tensors({"grad_output": dy, "input": x})
+    rank = rank_of("input", x)
     if dy.dim() != rank + 2:
         raise ProblemError(
-            f"grad_output: expected {rank + 2} axes like input {_shape(x)}, got {_shape(dy)}"
+            f"grad_output: expected {rank + 2} axes like input {shape_of(x)}, got {shape_of(dy)}"
         )
     return _build(rank, arguments, input=x, weight=tuple(weight_size), output=dy)
 
@@ -237,11 +236,11 @@ def _build(
         tuple(getattr(input, "shape", input)),
         tuple(getattr(weight, "shape", weight)),
     )
-    _check_lengths(rank, arguments)
-    _check_shapes(rank, x_shape, w_shape, arguments)
+    check_lengths(rank, arguments)
+    check_shapes(rank, x_shape, w_shape, arguments)
     banks = rank if len(w_shape) == 2 * rank + 2 else 0
     filter_size = w_shape[banks + 2 :]
-    out_size = _output_size(x_shape[2:], filter_size, arguments)
+    out_size = output_size(x_shape[2:], filter_size, arguments)
     period = w_shape[:banks] or (1,) * rank
     if any(t > o for t, o in zip(period, out_size, strict=True)):
         raise ProblemError(
@@ -252,7 +251,7 @@ def _build(
     if output is not None and tuple(output.shape) != y_shape:
         raise ProblemError(
             f"grad_output: expected shape {list(y_shape)}, the output of input {list(x_shape)} "
-            f"with weight {list(w_shape)}, got {_shape(output)}"
+            f"with weight {list(w_shape)}, got {shape_of(output)}"
         )
 
     tensors = [t for t in (input, weight, output) if isinstance(t, torch.Tensor)]
@@ -313,127 +312,5 @@ def _precision(dtype: torch.dtype) -> str:
     """
     if dtype != torch.float32:
         return "ieee"
-    return "tf32" if torch.backends.cudnn.conv.fp32_precision == "tf32" else "ieee"
-
-
-# -- checks ----------------------------------------------------------------------------------
-
-
-def _shape(tensor: Any) -> list[int]:
-    return list(tensor.shape)
-
-
-def _out_channels(w: torch.Tensor, rank: int) -> int:
-    return w.shape[rank] if w.dim() == 2 * rank + 2 else w.shape[0]
-
-
-def _check_tensors(tensors: dict[str, torch.Tensor]) -> None:
-    """Types, dtypes and devices of the operands, the first one named being the standard."""
-    for name, tensor in tensors.items():
-        if not isinstance(tensor, torch.Tensor):
-            raise ProblemError(f"{name}: expected a torch.Tensor, got {type(tensor).__name__}")
-        if tensor.dtype not in DTYPES:
-            raise ProblemError(
-                f"{name}: expected float16, bfloat16, float32 or float64, got {tensor.dtype}; "
-                f"convert it first, for example {name}.float()"
-            )
-    (first, standard), *others = tensors.items()
-    for name, tensor in others:
-        if tensor.dtype != standard.dtype:
-            raise ProblemError(
-                f"{name}: expected dtype {standard.dtype}, that of {first}, got {tensor.dtype}; "
-                f"convert one of them, for example {name}.to({first}.dtype)"
-            )
-        if tensor.device != standard.device:
-            raise ProblemError(
-                f"{name}: expected device {standard.device}, that of {first}, got "
-                f"{tensor.device}; move one of them, for example {name}.to({first}.device)"
-            )
-
-
-def _rank_of(name: str, tensor: torch.Tensor) -> int:
-    if tensor.dim() not in RANKS:
-        raise ProblemError(
-            f"{name}: expected 3, 4 or 5 axes (N, C and one to three spatial ones), got "
-            f"{tensor.dim()} in {_shape(tensor)}"
-        )
-    return RANKS[tensor.dim()]
-
-
-def _check_lengths(rank: int, arguments: ConvArguments) -> None:
-    for name, values, length in (
-        ("stride", arguments.stride, rank),
-        ("dilation", arguments.dilation, rank),
-        ("padding", arguments.padding, 2 * rank),
-    ):
-        if len(values) != length:
-            per = "a (low, high) pair" if name == "padding" else "one"
-            raise ProblemError(
-                f"{name}: expected {length} ints, {per} for each of {rank} spatial axes, got "
-                f"{list(values)}"
-            )
-    for name, values in (("stride", arguments.stride), ("dilation", arguments.dilation)):
-        if any(v <= 0 for v in values):
-            raise ProblemError(f"{name}: expected positive ints, got {list(values)}")
-    if any(p < 0 for p in arguments.padding):
-        raise ProblemError(
-            f"padding: expected non-negative ints, got {list(arguments.padding)}; "
-            "to crop, slice the input"
-        )
-    if arguments.groups <= 0:
-        raise ProblemError(f"groups: expected a positive int, got {arguments.groups}")
-
-
-def _check_shapes(
-    rank: int, x_shape: Sequence[int], w_shape: Sequence[int], arguments: ConvArguments
-) -> None:
-    groups = arguments.groups
-    if len(x_shape) != rank + 2:
-        raise ProblemError(
-            f"input: expected {rank + 2} axes (N, C and {rank} spatial), got {list(x_shape)}"
-        )
-    if len(w_shape) not in (rank + 2, 2 * rank + 2):
-        raise ProblemError(
-            f"weight: expected {rank + 2} axes (K, C/groups, *filter) for an input with "
-            f"{rank} spatial axes, or {2 * rank + 2} with a period in front, got {list(w_shape)}"
-        )
-    if any(t <= 0 for t in w_shape[: len(w_shape) - rank - 2]):
-        raise ProblemError(f"weight: expected a period of at least 1 an axis, got {list(w_shape)}")
-    if any(f <= 0 for f in w_shape[-rank:]):
-        raise ProblemError(f"weight: expected a non-empty filter, got {list(w_shape)}")
-    out_channels, per_group = w_shape[-rank - 2], w_shape[-rank - 1]
-    if out_channels <= 0:
-        raise ProblemError(f"weight: expected at least one output channel, got {list(w_shape)}")
-    if any(size <= 0 for size in x_shape[2:]):
-        raise ProblemError(
-            f"input: expected at least one element along each spatial axis, got {list(x_shape)}; "
-            "only the batch may be empty"
-        )
-    if x_shape[1] != groups * per_group:
-        raise ProblemError(
-            f"input: expected groups * weight channels = {groups} * {per_group} = "
-            f"{groups * per_group} channels for weight {list(w_shape)}, got {x_shape[1]} in "
-            f"{list(x_shape)}"
-        )
-    if out_channels % groups != 0:
-        raise ProblemError(
-            f"weight: expected a number of output channels divisible by groups = {groups}, got "
-            f"{out_channels} in {list(w_shape)}"
-        )
-
-
-def _output_size(
-    input_size: Sequence[int], filter_size: Sequence[int], arguments: ConvArguments
-) -> tuple[int, ...]:
-    sizes = []
-    for axis, (size, taps) in enumerate(zip(input_size, filter_size, strict=True)):
-        low, high = arguments.padding[2 * axis], arguments.padding[2 * axis + 1]
-        reach = arguments.dilation[axis] * (taps - 1) + 1
-        if size + low + high < reach:
-            raise ProblemError(
-                f"input: its padded size {size + low + high} on spatial axis {axis} is smaller "
-                f"than the filter's reach {reach}, so the output would be empty; expected input "
-                f"+ padding >= dilation * (filter - 1) + 1; pad more, or use a smaller filter"
-            )
-        sizes.append((size + low + high - reach) // arguments.stride[axis] + 1)
-    return tuple(sizes)
+    found = torch._C._get_fp32_precision_getter("cuda", "conv")
+    return "tf32" if found == "tf32" else "ieee"

@@ -269,8 +269,8 @@ def report(found: list[Deviation], console: Console) -> int:
         "\nAbsolute is the worst deviation of any element; relative is that over the sum of the "
         "magnitudes of the products that the element sums up. The tolerance of a sum of n products "
         f"is u(dtype) + {SPREAD:g} sqrt(n) u(float32), where u is half the distance from 1 to the "
-        "next number: one rounding of the result, and a random walk of the sum's roundings. In 16 bits "
-        "that one rounding is nearly all, so results come close to it.\n"
+        "next number: one rounding of the result, and a random walk of the sum's roundings. In "
+        "16 bits that one rounding is nearly all, so results come close to it.\n"
     )
     failures = [row for row in found if not row.passed]
     for row in failures:

@@ -221,7 +221,8 @@ def draw(path: Path, trained: Trained) -> None:
     shown = np.flatnonzero(read == labels)[:32]
 
     figure = Figure(figsize=(13, 6.4), layout="constrained")
-    left, middle, right = figure.subfigures(1, 3, width_ratios=[4, 8, 3], wspace=0.04)
+    panels: Any = figure.subfigures(1, 3, width_ratios=[4, 8, 3], wspace=0.04)
+    left, middle, right = panels
     left.suptitle(f"The {len(filters)} filters of 5×5\nthat the first layer learned")
     middle.suptitle("Held-out digits, each with\nthe digit that the network read")
     right.suptitle(_mistakes(len(mistakes), len(labels)), color="firebrick")

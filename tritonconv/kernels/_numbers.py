@@ -24,5 +24,8 @@ def rounded(values, DTYPE: tl.constexpr, SOFT_BF16: tl.constexpr):
         # Half of the last kept digit, less one where that makes a tie odd; NaN must not overflow.
         bits = values.to(tl.uint32, bitcast=True)
         bits += 0x7FFF + ((bits >> 16) & 1)
-        values = tl.where(values == values, bits.to(tl.float32, bitcast=True), values)
-    return values.to(DTYPE)
+        nan = values != values  # noqa: PLR0124
+        bits = tl.where(nan, 0x7FC0, bits >> 16)
+        return bits.to(tl.uint16).to(DTYPE, bitcast=True)
+    else:
+        return values.to(DTYPE)

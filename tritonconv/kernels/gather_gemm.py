@@ -81,7 +81,7 @@ def gather_gemm(
     BLOCK_K: tl.constexpr,
     GROUP_M: tl.constexpr,
 ):
-    """dst[n, g, col, p] = sum over taps j and channels m of src[n, g, m, .] * w[bank, g, m, col, .].
+    """dst[n, g, col, p] = sum over taps j, channels m of src[n, g, m, .] * w[bank, g, m, col, .].
 
     fprop: src = x, dst = y, m = C/g, col = K/g. dgrad: src = dy, dst = dx, m = K/g, col = C/g.
     Grid axis 0, slowest first: group, residue class (d, h, w), tile of (positions x columns).

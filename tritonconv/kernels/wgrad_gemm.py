@@ -76,7 +76,9 @@ def wgrad_gemm(
     BLOCK_K: tl.constexpr,
     GROUP_M: tl.constexpr,
 ):
-    """dw[bank, g, k, c, f] = sum over n, o in the bank of dy[n, g, k, o] * x[n, g, c, o*s - p + f*d].
+    """dw[bank, g, k, c, f] = sum over n, o of dy[n, g, k, o] * x[n, g, c, o*s - p + f*d].
+
+    o runs over the positions of the bank: o mod period = bank.
 
     Grid axis 0, slowest first: split, group, bank (d, h, w), tap (t, r, s), tile of (K/g x C/g).
     Each split sums its own range of positions into its own slice of dst; with one split dst is
