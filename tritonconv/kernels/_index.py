@@ -60,6 +60,19 @@ def axis_taps(
 
 
 @triton.jit
+def window_bits(
+    bits, position, size, COUNT: tl.constexpr, DELTA: tl.constexpr, WIDTH: tl.constexpr
+):
+    """One more axis of a bit mask over taps: `bits`, WIDTH long, repeated for each of COUNT taps
+    at position + tap*DELTA, and cleared where that falls outside 0..size-1."""
+    found = bits * 0
+    for tap in tl.static_range(COUNT):
+        inside = in_range(position + tap * DELTA, size)
+        found |= tl.where(inside, bits, 0) << (tap * WIDTH)
+    return found
+
+
+@triton.jit
 def advance3(n, d, h, w, by, size):
     """Add the mixed-radix number `by` = (n, d, h, w) to a position whose axes have `size`.
 

@@ -12,6 +12,7 @@ from ._index import (
     unflatten3,
     unit_or,
     whole_vectors,
+    window_bits,
 )
 from ._jit import kernel
 from ._numbers import multiply_add, rounded
@@ -142,14 +143,15 @@ def gather_gemm(
     src_0 = base_d + q_d * step_d
     src_1 = base_h + q_h * step_h
     src_2 = base_w + q_w * step_w
-    # An axis with one tap is decided here, once; the others in the loop, tap by tap.
-    inside = row_ok
-    if FILTER[0] == 1:
-        inside = inside & in_range(src_0, src_size[0])
-    if FILTER[1] == 1:
-        inside = inside & in_range(src_1, src_size[1])
-    if FILTER[2] == 1:
-        inside = inside & in_range(src_2, src_size[2])
+    # Which taps of a row fall inside the source, one bit each: decided once, not at every step.
+    BITS: tl.constexpr = FILTER[0] * FILTER[1] * FILTER[2] <= 32
+    if BITS:
+        bits = row_ok.to(tl.int32)
+        bits = window_bits(bits, src_2, src_size[2], FILTER[2], TAP_DELTA[2], 1)
+        bits = window_bits(bits, src_1, src_size[1], FILTER[1], TAP_DELTA[1], FILTER[2])
+        bits = window_bits(
+            bits, src_0, src_size[0], FILTER[0], TAP_DELTA[0], FILTER[1] * FILTER[2]
+        )
 
     offs_n = pid_n * BLOCK_N + tl.arange(0, BLOCK_N)
     offs_k = tl.arange(0, BLOCK_K).to(INDEX)
@@ -173,18 +175,18 @@ def gather_gemm(
     j_w = base_w * 0
     c = base_w * 0
     for _ in range(steps):
-        valid = inside
         src_off = c * src_channel
         tap_off = c * weight_reduce
-        if FILTER[0] > 1:
-            valid = valid & in_range(src_0 + j_d * TAP_DELTA[0], src_size[0])
-            src_off += j_d * TAP_DELTA[0] * src_stride[0]
-        if FILTER[1] > 1:
+        src_off += j_d * TAP_DELTA[0] * src_stride[0]
+        src_off += j_h * TAP_DELTA[1] * src_stride[1]
+        src_off += j_w * TAP_DELTA[2] * src_stride[2]
+        if BITS:
+            j = (j_d * FILTER[1] + j_h) * FILTER[2] + j_w
+            valid = ((bits >> j.to(tl.int32)) & 1) != 0
+        else:
+            valid = row_ok & in_range(src_0 + j_d * TAP_DELTA[0], src_size[0])
             valid = valid & in_range(src_1 + j_h * TAP_DELTA[1], src_size[1])
-            src_off += j_h * TAP_DELTA[1] * src_stride[1]
-        if FILTER[2] > 1:
             valid = valid & in_range(src_2 + j_w * TAP_DELTA[2], src_size[2])
-            src_off += j_w * TAP_DELTA[2] * src_stride[2]
         tap_off += (first_d + j_d * TAP_STEP[0]) * tap_stride[0]
         tap_off += (first_h + j_h * TAP_STEP[1]) * tap_stride[1]
         tap_off += (first_w + j_w * TAP_STEP[2]) * tap_stride[2]

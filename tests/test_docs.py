@@ -1,0 +1,41 @@
+"""What the README states and a program can check."""
+
+import re
+from pathlib import Path
+
+import torch
+
+import tritonconv
+from tritonconv.ops import SCHEMAS
+from tritonconv.variants import VARIANTS
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
+
+
+def test_readme_lists_every_schema():
+    listed = re.search(r"<!-- schemas:.*?-->\n```\n(.*?)```", README, re.S)
+    assert listed is not None
+    assert listed[1].splitlines() == list(SCHEMAS.values())
+
+
+def test_readme_lists_every_variant():
+    table = README.split("### Kernels")[1].split("##")[0]
+    assert re.findall(r"^\| `(\w+)` \|", table, re.M) == [v.name for v in VARIANTS]
+
+
+def test_snippet_of_the_readme_runs(aten_path):
+    code = re.search(r"```python\n(.*?)```", README, re.S)
+    assert code is not None
+    # The same lines at a size that takes milliseconds.
+    small = code[1].replace("(8, 64, 56, 56)", "(1, 2, 6, 6)").replace("128, 64,", "4, 2,")
+    scope: dict = {"print": lambda *_: None}
+    exec(small, scope)
+    assert scope["y"].shape == (1, 4, 6, 6)
+    assert isinstance(scope["tritonconv"], type(tritonconv)) and torch.is_tensor(scope["y"])
+
+
+def test_version_is_one_number():
+    project = (ROOT / "pyproject.toml").read_text()
+    assert f'version = "{tritonconv.__version__}"' in project
+    assert f"## {tritonconv.__version__}" in (ROOT / "CHANGELOG.md").read_text()
