@@ -6,7 +6,7 @@ A module that is not listed may launch nothing. Raise a number only with the tim
 LAUNCHES = {
     "test_kernels": 400,
     "test_properties": 200,
-    "test_ops": 100,
+    "test_ops": 120,
     "test_overflow": 20,
     "test_functional": 400,
     "test_errors": 100,

@@ -116,11 +116,6 @@ REFUSED = {
         "weight",
         ["at least one output channel", r"\[0, 4, 3\]"],
     ),
-    "no-channels": (
-        lambda t: conv1d(t(1, 0, 5), t(2, 0, 3)),
-        "weight",
-        ["at least one", "channel", r"\[2, 0, 3\]"],
-    ),
     # dtypes
     "weight-dtype": (
         lambda t: conv2d(t(1, 4, 5, 5), t(2, 4, 3, 3, dtype=DOUBLE)),
@@ -431,3 +426,17 @@ def test_odd_but_valid(function, x_shape, w_shape, options):
     for name, a, b in zip(("output", "input", "weight", "bias"), theirs, ours, strict=True):
         assert b.shape == a.shape, name
         torch.testing.assert_close(b, a, rtol=1e-12, atol=1e-12, msg=lambda m, n=name: f"{n}: {m}")
+
+
+@pytest.mark.parametrize("path", ["kernels", "aten"])
+def test_no_input_channels_leave_the_bias(path, request):
+    """A sum over nothing is zero: y is the bias, and the gradients have no elements."""
+    if path == "aten":
+        request.getfixturevalue("aten_path")
+    x, w = torch.zeros(1, 0, 5, requires_grad=True), torch.zeros(2, 0, 3, requires_grad=True)
+    bias = torch.tensor([1.5, -2.0], requires_grad=True)
+    y = conv1d(x, w, bias)
+    assert torch.equal(y, bias.detach()[None, :, None].expand(1, 2, 3))
+    y.sum().backward()
+    assert x.grad.shape == (1, 0, 5) and w.grad.shape == (2, 0, 3)
+    assert torch.equal(bias.grad, torch.tensor([3.0, 3.0]))

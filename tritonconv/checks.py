@@ -28,11 +28,6 @@ def shape_of(tensor: Any) -> list[int]:
     return list(tensor.shape)
 
 
-def out_channels(w: torch.Tensor, rank: int) -> int:
-    """K of a weight, with or without period axes."""
-    return w.shape[rank] if w.dim() == 2 * rank + 2 else w.shape[0]
-
-
 def check_tensors(tensors: dict[str, torch.Tensor]) -> None:
     """Types, dtypes and devices of the operands, the first one named being the standard."""
     for name, tensor in tensors.items():
@@ -83,11 +78,6 @@ def check_lengths(rank: int, arguments: ConvArguments) -> None:
     for name, values in (("stride", arguments.stride), ("dilation", arguments.dilation)):
         if any(v <= 0 for v in values):
             raise ProblemError(f"{name}: expected positive ints, got {list(values)}")
-    if any(p < 0 for p in arguments.padding):
-        raise ProblemError(
-            f"padding: expected non-negative ints, got {list(arguments.padding)}; "
-            "to crop, slice the input"
-        )
     if arguments.groups <= 0:
         raise ProblemError(f"groups: expected a positive int, got {arguments.groups}")
 
@@ -95,7 +85,7 @@ def check_lengths(rank: int, arguments: ConvArguments) -> None:
 def check_shapes(
     rank: int, x_shape: Sequence[int], w_shape: Sequence[int], arguments: ConvArguments
 ) -> None:
-    """Input and weight against each other and the groups."""
+    """Input and weight against each other and the groups; then padding, which they may imply."""
     groups = arguments.groups
     if len(x_shape) != rank + 2:
         raise ProblemError(
@@ -128,6 +118,11 @@ def check_shapes(
         raise ProblemError(
             f"weight: expected a number of output channels divisible by groups = {groups}, got "
             f"{out_channels} in {list(w_shape)}"
+        )
+    if any(p < 0 for p in arguments.padding):
+        raise ProblemError(
+            f"padding: expected non-negative ints, got {list(arguments.padding)}; "
+            "to crop, slice the input"
         )
 
 

@@ -136,8 +136,8 @@ def _conv(
     rank: int, input: Tensor, weight: Tensor, bias: Tensor | None, options: tuple[Any, ...]
 ) -> Tensor:
     """The canonical form of a call: a batch, `rank` ints an option, padding as (low, high)."""
-    for name, tensor in (("input", input), ("weight", weight)):
-        if not isinstance(tensor, Tensor):
+    for name, tensor in (("input", input), ("weight", weight), ("bias", bias)):
+        if not isinstance(tensor, Tensor) and (name != "bias" or tensor is not None):
             raise ProblemError(f"{name}: expected a torch.Tensor, got {type(tensor).__name__}")
     axes = input.dim()
     if axes not in (rank + 1, rank + 2) or weight.dim() != rank + 2:

@@ -13,7 +13,6 @@ from .checks import (
     check_lengths,
     check_shapes,
     check_tensors,
-    out_channels,
     output_size,
     rank_of,
     shape_of,
@@ -188,12 +187,13 @@ def fprop_problem(
     """The problem of y = conv(x, w, bias). Raises ProblemError."""
     check_tensors({"input": x, "weight": w} | ({} if bias is None else {"bias": bias}))
     rank = rank_of("input", x)
-    if bias is not None and tuple(bias.shape) != (out_channels(w, rank),):
+    problem = _build(rank, arguments, input=x, weight=w, output=None, has_bias=bias is not None)
+    if bias is not None and tuple(bias.shape) != (problem.out_channels,):
         raise ProblemError(
-            f"bias: expected shape ({out_channels(w, rank)},), one value an output channel of "
+            f"bias: expected shape ({problem.out_channels},), one value an output channel of "
             f"weight {shape_of(w)}, got {shape_of(bias)}"
         )
-    return _build(rank, arguments, input=x, weight=w, output=None, has_bias=bias is not None)
+    return problem
 
 
 def dgrad_problem(

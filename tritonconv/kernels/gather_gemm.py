@@ -149,9 +149,7 @@ def gather_gemm(
         bits = row_ok.to(tl.int32)
         bits = window_bits(bits, src_2, src_size[2], FILTER[2], TAP_DELTA[2], 1)
         bits = window_bits(bits, src_1, src_size[1], FILTER[1], TAP_DELTA[1], FILTER[2])
-        bits = window_bits(
-            bits, src_0, src_size[0], FILTER[0], TAP_DELTA[0], FILTER[1] * FILTER[2]
-        )
+        bits = window_bits(bits, src_0, src_size[0], FILTER[0], TAP_DELTA[0], FILTER[1] * FILTER[2])
 
     offs_n = pid_n * BLOCK_N + tl.arange(0, BLOCK_N)
     offs_k = tl.arange(0, BLOCK_K).to(INDEX)
