@@ -8,8 +8,8 @@ is made of the other two and double backward needs nothing new:
     conv_wgrad(dy, x)  d/ddy: conv(x, ddw)         d/dx: conv_dgrad(dy, ddw)
 
 Each has two autograd functions. Eager calls take one that writes its context in `forward`; calls
-under a torch.func transform take one with `setup_context`, which functorch demands and which costs
-about 20 microseconds more.
+under a torch.func transform take one with `setup_context`, which functorch demands and which is
+slower.
 """
 
 from collections.abc import Callable
