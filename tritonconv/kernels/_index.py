@@ -60,6 +60,76 @@ def axis_taps(
 
 
 @triton.jit
+def residues_of(period, STRIDE: tl.constexpr, DGRAD: tl.constexpr):
+    """`(residues, steps)` an axis: positions r + q*residues are a class, whose source positions
+    lie `steps` apart. What repeats is the bank (fprop), or the bank and the tap list (dgrad)."""
+    strided = (period[0] * STRIDE[0], period[1] * STRIDE[1], period[2] * STRIDE[2])
+    if DGRAD:
+        return strided, period
+    else:
+        return period, strided
+
+
+@triton.jit
+def classes_of(residues, size):
+    """Number of classes an axis, and of positions in the largest one."""
+    d = tl.minimum(residues[0], size[0])
+    h = tl.minimum(residues[1], size[1])
+    w = tl.minimum(residues[2], size[2])
+    most = tl.cdiv(size[0], residues[0]) * tl.cdiv(size[1], residues[1])
+    return (d, h, w), most * tl.cdiv(size[2], residues[2])
+
+
+@triton.jit
+def class_taps(
+    residue,
+    pad,
+    FILTER: tl.constexpr,
+    STRIDE: tl.constexpr,
+    DILATION: tl.constexpr,
+    TAP_STEP: tl.constexpr,
+    DGRAD: tl.constexpr,
+):
+    """`axis_taps` along (D, H, W): the three bases, first taps and numbers of taps."""
+    base_d, first_d, taps_d = axis_taps(
+        residue[0], pad[0], FILTER[0], STRIDE[0], DILATION[0], TAP_STEP[0], DGRAD
+    )
+    base_h, first_h, taps_h = axis_taps(
+        residue[1], pad[1], FILTER[1], STRIDE[1], DILATION[1], TAP_STEP[1], DGRAD
+    )
+    base_w, first_w, taps_w = axis_taps(
+        residue[2], pad[2], FILTER[2], STRIDE[2], DILATION[2], TAP_STEP[2], DGRAD
+    )
+    return (base_d, base_h, base_w), (first_d, first_h, first_w), (taps_d, taps_h, taps_w)
+
+
+@triton.jit
+def class_extent(residue, residues, size):
+    """Positions of a class along (D, H, W)."""
+    return (
+        tl.cdiv(size[0] - residue[0], residues[0]),
+        tl.cdiv(size[1] - residue[1], residues[1]),
+        tl.cdiv(size[2] - residue[2], residues[2]),
+    )
+
+
+@triton.jit
+def unflatten4(index, extent):
+    """Split a flat index over (N, D, H, W) into n and its (D, H, W) coordinates."""
+    positions = extent[0] * extent[1] * extent[2]
+    d, h, w = unflatten3(index % positions, extent[1], extent[2])
+    return index // positions, (d, h, w)
+
+
+@triton.jit
+def split_range(split, splits, total, BLOCK_K: tl.constexpr):
+    """The range [start, stop) of a split sum, in whole steps of BLOCK_K."""
+    chunk = tl.cdiv(tl.cdiv(total, BLOCK_K), splits) * BLOCK_K
+    start = split * chunk
+    return start, tl.maximum(tl.minimum(start + chunk, total), start)
+
+
+@triton.jit
 def window_bits(
     bits, position, size, COUNT: tl.constexpr, DELTA: tl.constexpr, WIDTH: tl.constexpr
 ):
@@ -73,22 +143,21 @@ def window_bits(
 
 
 @triton.jit
-def advance3(n, d, h, w, by, size):
-    """Add the mixed-radix number `by` = (n, d, h, w) to a position whose axes have `size`.
+def advance(n, q, by_n, by, extent):
+    """Add (by_n, by) to the position (n, q) whose (D, H, W) digits have the radix `extent`.
 
     The digits of `by` are below their radix, so a carry is 0 or 1: no division in the loop.
     """
-    w += by[3]
-    carry = w >= size[2]
-    w = tl.where(carry, w - size[2], w)
-    h += by[2] + carry.to(h.dtype)
-    carry = h >= size[1]
-    h = tl.where(carry, h - size[1], h)
-    d += by[1] + carry.to(d.dtype)
-    carry = d >= size[0]
-    d = tl.where(carry, d - size[0], d)
-    n += by[0] + carry.to(n.dtype)
-    return n, d, h, w
+    w = q[2] + by[2]
+    carry = w >= extent[2]
+    w = tl.where(carry, w - extent[2], w)
+    h = q[1] + by[1] + carry.to(w.dtype)
+    carry = h >= extent[1]
+    h = tl.where(carry, h - extent[1], h)
+    d = q[0] + by[0] + carry.to(w.dtype)
+    carry = d >= extent[0]
+    d = tl.where(carry, d - extent[0], d)
+    return n + by_n + carry.to(w.dtype), (d, h, w)
 
 
 @triton.jit

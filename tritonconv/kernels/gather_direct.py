@@ -2,7 +2,18 @@
 
 import triton.language as tl
 
-from ._index import axis_taps, in_range, outer, outer_and, unflatten3, unit_or
+from ._index import (
+    class_extent,
+    class_taps,
+    classes_of,
+    in_range,
+    outer,
+    outer_and,
+    residues_of,
+    unflatten3,
+    unflatten4,
+    unit_or,
+)
 from ._jit import kernel
 from ._numbers import rounded
 
@@ -80,44 +91,26 @@ def gather_direct(
     src_size = (src_d.to(INDEX), src_h.to(INDEX), src_w.to(INDEX))
     dst_size = (dst_d.to(INDEX), dst_h.to(INDEX), dst_w.to(INDEX))
     period = (period_d.to(INDEX), period_h.to(INDEX), period_w.to(INDEX))
+    pad = (pad_d.to(INDEX), pad_h.to(INDEX), pad_w.to(INDEX))
     src_channel = unit_or(stride_sc.to(INDEX), SRC_UNIT)
     dst_channel = unit_or(stride_dc.to(INDEX), DST_UNIT)
-    if DGRAD:
-        res_d, res_h, res_w = period[0] * STRIDE[0], period[1] * STRIDE[1], period[2] * STRIDE[2]
-        step_d, step_h, step_w = period[0], period[1], period[2]
-    else:
-        res_d, res_h, res_w = period[0], period[1], period[2]
-        step_d, step_h, step_w = period[0] * STRIDE[0], period[1] * STRIDE[1], period[2] * STRIDE[2]
-    most = tl.cdiv(dst_size[0], res_d) * tl.cdiv(dst_size[1], res_h) * tl.cdiv(dst_size[2], res_w)
+    residues, step = residues_of(period, STRIDE, DGRAD)
+    classes, most = classes_of(residues, dst_size)
     tiles_m = tl.cdiv(batch * most, BLOCK_M)
     tiles_n = tl.cdiv(all_cols, BLOCK_N)
     pid_n = pid % tiles_n
     pid_m = (pid // tiles_n) % tiles_m
-    classes_h = tl.minimum(res_h, dst_size[1])
-    classes_w = tl.minimum(res_w, dst_size[2])
-    r_d, r_h, r_w = unflatten3(pid // (tiles_n * tiles_m), classes_h, classes_w)
-    base_d, first_d, taps_d = axis_taps(
-        r_d, pad_d.to(INDEX), FILTER[0], STRIDE[0], DILATION[0], TAP_STEP[0], DGRAD
-    )
-    base_h, first_h, taps_h = axis_taps(
-        r_h, pad_h.to(INDEX), FILTER[1], STRIDE[1], DILATION[1], TAP_STEP[1], DGRAD
-    )
-    base_w, first_w, taps_w = axis_taps(
-        r_w, pad_w.to(INDEX), FILTER[2], STRIDE[2], DILATION[2], TAP_STEP[2], DGRAD
-    )
+    _, r = unflatten4(pid // (tiles_n * tiles_m), classes)
+    base, first, taps = class_taps(r, pad, FILTER, STRIDE, DILATION, TAP_STEP, DGRAD)
 
-    size_h = tl.cdiv(dst_size[1] - r_h, res_h)
-    size_w = tl.cdiv(dst_size[2] - r_w, res_w)
-    positions = tl.cdiv(dst_size[0] - r_d, res_d) * size_h * size_w
-    rows = batch * positions
+    extent = class_extent(r, residues, dst_size)
+    rows = batch * extent[0] * extent[1] * extent[2]
     offs_m = pid_m * BLOCK_M + tl.arange(0, BLOCK_M)
     row_ok = offs_m < rows
-    offs_m = tl.minimum(offs_m, rows - 1)
-    n = offs_m // positions
-    q_d, q_h, q_w = unflatten3(offs_m % positions, size_h, size_w)
-    src_0 = base_d + q_d * step_d
-    src_1 = base_h + q_h * step_h
-    src_2 = base_w + q_w * step_w
+    n, q = unflatten4(tl.minimum(offs_m, rows - 1), extent)
+    src_0 = base[0] + q[0] * step[0]
+    src_1 = base[1] + q[1] * step[1]
+    src_2 = base[2] + q[2] * step[2]
 
     offs_n = pid_n * BLOCK_N + tl.arange(0, BLOCK_N)
     col_ok = offs_n < all_cols
@@ -130,8 +123,8 @@ def gather_direct(
     if not SRC_UNIT:
         acc = tl.trans(acc)
     # Two loops, not four: the taps in one, the channels in the other.
-    for j in range(taps_d * taps_h * taps_w):
-        j_d, j_h, j_w = unflatten3(j, taps_h, taps_w)
+    for j in range(taps[0] * taps[1] * taps[2]):
+        j_d, j_h, j_w = unflatten3(j, taps[1], taps[2])
         i_0 = src_0 + j_d * TAP_DELTA[0]
         i_1 = src_1 + j_h * TAP_DELTA[1]
         i_2 = src_2 + j_w * TAP_DELTA[2]
@@ -141,19 +134,19 @@ def gather_direct(
         src_pos += i_1 * stride_sh.to(INDEX) + i_2 * stride_sw.to(INDEX)
         if DGRAD:
             # The output's bank; one period is added because the window may begin before 0.
-            bank_d = (base_d + j_d * TAP_DELTA[0]) % period[0]
-            bank_h = (base_h + j_h * TAP_DELTA[1]) % period[1]
-            bank_w = (base_w + j_w * TAP_DELTA[2]) % period[2]
+            bank_d = (base[0] + j_d * TAP_DELTA[0]) % period[0]
+            bank_h = (base[1] + j_h * TAP_DELTA[1]) % period[1]
+            bank_w = (base[2] + j_w * TAP_DELTA[2]) % period[2]
             bank_d = (bank_d + period[0]) % period[0]
             bank_h = (bank_h + period[1]) % period[1]
             bank_w = (bank_w + period[2]) % period[2]
         else:
-            bank_d, bank_h, bank_w = r_d, r_h, r_w
+            bank_d, bank_h, bank_w = r[0], r[1], r[2]
         tap_ptr = weight_ptr + weight_base
         tap_ptr += bank_d * stride_bank_d + bank_h * stride_bank_h + bank_w * stride_bank_w
-        tap_ptr += (first_d + j_d * TAP_STEP[0]) * stride_wt
-        tap_ptr += (first_h + j_h * TAP_STEP[1]) * stride_wr
-        tap_ptr += (first_w + j_w * TAP_STEP[2]) * stride_ws
+        tap_ptr += (first[0] + j_d * TAP_STEP[0]) * stride_wt
+        tap_ptr += (first[1] + j_h * TAP_STEP[1]) * stride_wr
+        tap_ptr += (first[2] + j_w * TAP_STEP[2]) * stride_ws
         for m in range(red):
             w = tl.load(tap_ptr + weight_col + m * stride_wm.to(INDEX), mask=col_ok, other=0.0)
             if GROUPED:
@@ -176,9 +169,9 @@ def gather_direct(
         bias = tl.load(bias_ptr + offs_n, mask=col_ok, other=0.0)
         acc += bias[None, :].to(ACC)
     dst_row = n * stride_dn.to(INDEX)
-    dst_row += (r_d + q_d * res_d) * stride_dd.to(INDEX)
-    dst_row += (r_h + q_h * res_h) * stride_dh.to(INDEX)
-    dst_row += (r_w + q_w * res_w) * stride_dw.to(INDEX)
+    dst_row += (r[0] + q[0] * residues[0]) * stride_dd.to(INDEX)
+    dst_row += (r[1] + q[1] * residues[1]) * stride_dh.to(INDEX)
+    dst_row += (r[2] + q[2] * residues[2]) * stride_dw.to(INDEX)
     if not DST_UNIT:
         acc = tl.trans(acc)
     tl.store(

@@ -4,12 +4,15 @@ import triton.language as tl
 
 from ._index import (
     at,
-    axis_taps,
+    class_extent,
+    class_taps,
+    classes_of,
     in_range,
     outer,
     outer_and,
+    residues_of,
     tile_order,
-    unflatten3,
+    unflatten4,
     unit_or,
     whole_vectors,
     window_bits,
@@ -95,6 +98,7 @@ def gather_gemm(
     src_size = (src_d.to(INDEX), src_h.to(INDEX), src_w.to(INDEX))
     dst_size = (dst_d.to(INDEX), dst_h.to(INDEX), dst_w.to(INDEX))
     period = (period_d.to(INDEX), period_h.to(INDEX), period_w.to(INDEX))
+    pad = (pad_d.to(INDEX), pad_h.to(INDEX), pad_w.to(INDEX))
     src_stride = (stride_sd.to(INDEX), stride_sh.to(INDEX), stride_sw.to(INDEX))
     tap_stride = (stride_wt.to(INDEX), stride_wr.to(INDEX), stride_ws.to(INDEX))
     src_channel = unit_or(stride_sc.to(INDEX), SRC_UNIT)
@@ -102,47 +106,24 @@ def gather_gemm(
     weight_dst = unit_or(stride_wn.to(INDEX), WEIGHT_DST_UNIT)
     dst_channel = unit_or(stride_dc.to(INDEX), DST_UNIT)
 
-    # Residues an axis: every position that shares a bank (fprop), or bank and tap list (dgrad).
-    if DGRAD:
-        res_d, res_h, res_w = period[0] * STRIDE[0], period[1] * STRIDE[1], period[2] * STRIDE[2]
-        step_d, step_h, step_w = period[0], period[1], period[2]
-    else:
-        res_d, res_h, res_w = period[0], period[1], period[2]
-        step_d, step_h, step_w = period[0] * STRIDE[0], period[1] * STRIDE[1], period[2] * STRIDE[2]
-    most = tl.cdiv(dst_size[0], res_d) * tl.cdiv(dst_size[1], res_h) * tl.cdiv(dst_size[2], res_w)
+    residues, step = residues_of(period, STRIDE, DGRAD)
+    classes, most = classes_of(residues, dst_size)
     tiles_m = tl.cdiv(batch * most, BLOCK_M)
     tiles_n = tl.cdiv(cols, BLOCK_N)
     pid_m, pid_n = tile_order(pid % (tiles_m * tiles_n), tiles_m, tiles_n, GROUP_M)
     rest = pid // (tiles_m * tiles_n)
-    classes_h = tl.minimum(res_h, dst_size[1])
-    classes_w = tl.minimum(res_w, dst_size[2])
-    classes = tl.minimum(res_d, dst_size[0]) * classes_h * classes_w
-    group = rest // classes
-    r_d, r_h, r_w = unflatten3(rest % classes, classes_h, classes_w)
-
-    base_d, first_d, taps_d = axis_taps(
-        r_d, pad_d.to(INDEX), FILTER[0], STRIDE[0], DILATION[0], TAP_STEP[0], DGRAD
-    )
-    base_h, first_h, taps_h = axis_taps(
-        r_h, pad_h.to(INDEX), FILTER[1], STRIDE[1], DILATION[1], TAP_STEP[1], DGRAD
-    )
-    base_w, first_w, taps_w = axis_taps(
-        r_w, pad_w.to(INDEX), FILTER[2], STRIDE[2], DILATION[2], TAP_STEP[2], DGRAD
-    )
+    group, r = unflatten4(rest, classes)
+    base, first, taps = class_taps(r, pad, FILTER, STRIDE, DILATION, TAP_STEP, DGRAD)
 
     # This class's positions, in the order (n, q_d, q_h, q_w).
-    size_h = tl.cdiv(dst_size[1] - r_h, res_h)
-    size_w = tl.cdiv(dst_size[2] - r_w, res_w)
-    positions = tl.cdiv(dst_size[0] - r_d, res_d) * size_h * size_w
-    rows = batch * positions
+    extent = class_extent(r, residues, dst_size)
+    rows = batch * extent[0] * extent[1] * extent[2]
     offs_m = pid_m * BLOCK_M + tl.arange(0, BLOCK_M)
     row_ok = offs_m < rows
-    offs_m = tl.minimum(offs_m, rows - 1)
-    n = offs_m // positions
-    q_d, q_h, q_w = unflatten3(offs_m % positions, size_h, size_w)
-    src_0 = base_d + q_d * step_d
-    src_1 = base_h + q_h * step_h
-    src_2 = base_w + q_w * step_w
+    n, q = unflatten4(tl.minimum(offs_m, rows - 1), extent)
+    src_0 = base[0] + q[0] * step[0]
+    src_1 = base[1] + q[1] * step[1]
+    src_2 = base[2] + q[2] * step[2]
     # Which taps of a row fall inside the source, one bit each: decided once, not at every step.
     BITS: tl.constexpr = FILTER[0] * FILTER[1] * FILTER[2] <= 32
     if BITS:
@@ -158,20 +139,20 @@ def gather_gemm(
     src_tile = src_ptr + outer(src_row, offs_k * src_channel, SRC_UNIT)
     weight_ptr += weight_base + group * stride_wg
     if not DGRAD:
-        weight_ptr += r_d * stride_bank_d + r_h * stride_bank_h + r_w * stride_bank_w
+        weight_ptr += r[0] * stride_bank_d + r[1] * stride_bank_h + r[2] * stride_bank_w
     col_ok = offs_n < cols
     weight_tile = weight_ptr + outer(
         offs_k * weight_reduce, offs_n * weight_dst, not WEIGHT_REDUCE_UNIT
     )
 
     acc = tl.zeros((BLOCK_M, BLOCK_N), dtype=tl.float32)
-    steps = taps_d * taps_h * taps_w * tl.cdiv(red, BLOCK_K)
+    steps = taps[0] * taps[1] * taps[2] * tl.cdiv(red, BLOCK_K)
     steps = tl.where(pid_m * BLOCK_M < rows, steps, 0)
     # The flat loop's counters: dividing its index would cost more than the loads.
-    j_d = base_d * 0
-    j_h = base_h * 0
-    j_w = base_w * 0
-    c = base_w * 0
+    j_d = base[0] * 0
+    j_h = base[1] * 0
+    j_w = base[2] * 0
+    c = base[2] * 0
     for _ in range(steps):
         src_off = c * src_channel
         tap_off = c * weight_reduce
@@ -185,14 +166,14 @@ def gather_gemm(
             valid = row_ok & in_range(src_0 + j_d * TAP_DELTA[0], src_size[0])
             valid = valid & in_range(src_1 + j_h * TAP_DELTA[1], src_size[1])
             valid = valid & in_range(src_2 + j_w * TAP_DELTA[2], src_size[2])
-        tap_off += (first_d + j_d * TAP_STEP[0]) * tap_stride[0]
-        tap_off += (first_h + j_h * TAP_STEP[1]) * tap_stride[1]
-        tap_off += (first_w + j_w * TAP_STEP[2]) * tap_stride[2]
+        tap_off += (first[0] + j_d * TAP_STEP[0]) * tap_stride[0]
+        tap_off += (first[1] + j_h * TAP_STEP[1]) * tap_stride[1]
+        tap_off += (first[2] + j_w * TAP_STEP[2]) * tap_stride[2]
         if DGRAD and TILED:
             # The bank of the output that this tap came from: constant in the class, not in j.
-            bank_d = (base_d + j_d * TAP_DELTA[0]) % period[0]
-            bank_h = (base_h + j_h * TAP_DELTA[1]) % period[1]
-            bank_w = (base_w + j_w * TAP_DELTA[2]) % period[2]
+            bank_d = (base[0] + j_d * TAP_DELTA[0]) % period[0]
+            bank_h = (base[1] + j_h * TAP_DELTA[1]) % period[1]
+            bank_w = (base[2] + j_w * TAP_DELTA[2]) % period[2]
             tap_off += ((bank_d + period[0]) % period[0]) * stride_bank_d.to(INDEX)
             tap_off += ((bank_h + period[1]) % period[1]) * stride_bank_h.to(INDEX)
             tap_off += ((bank_w + period[2]) % period[2]) * stride_bank_w.to(INDEX)
@@ -216,10 +197,10 @@ def gather_gemm(
         wrap = c >= red
         c = tl.where(wrap, 0, c)
         j_w += wrap.to(INDEX)
-        wrap = j_w == taps_w
+        wrap = j_w == taps[2]
         j_w = tl.where(wrap, 0, j_w)
         j_h += wrap.to(INDEX)
-        wrap = j_h == taps_h
+        wrap = j_h == taps[1]
         j_h = tl.where(wrap, 0, j_h)
         j_d += wrap.to(INDEX)
 
@@ -227,9 +208,9 @@ def gather_gemm(
         bias = tl.load(bias_ptr + group * cols + offs_n, mask=col_ok, other=0.0)
         acc += bias[None, :].to(tl.float32)
     dst_row = n * stride_dn.to(INDEX) + group * cols * dst_channel
-    dst_row += (r_d + q_d * res_d) * stride_dd.to(INDEX)
-    dst_row += (r_h + q_h * res_h) * stride_dh.to(INDEX)
-    dst_row += (r_w + q_w * res_w) * stride_dw.to(INDEX)
+    dst_row += (r[0] + q[0] * residues[0]) * stride_dd.to(INDEX)
+    dst_row += (r[1] + q[1] * residues[1]) * stride_dh.to(INDEX)
+    dst_row += (r[2] + q[2] * residues[2]) * stride_dw.to(INDEX)
     if not DST_UNIT:
         acc = tl.trans(acc)
     tl.store(

@@ -2,7 +2,17 @@
 
 import triton.language as tl
 
-from ._index import advance3, in_range, outer, outer_and, unflatten3, unit_or
+from ._index import (
+    advance,
+    class_extent,
+    in_range,
+    outer,
+    outer_and,
+    split_range,
+    unflatten3,
+    unflatten4,
+    unit_or,
+)
 from ._jit import kernel
 from ._numbers import rounded
 
@@ -85,47 +95,36 @@ def wgrad_direct(
     TAPS: tl.constexpr = FILTER[0] * FILTER[1] * FILTER[2]
     f_d, f_h, f_w = unflatten3(rest % TAPS, FILTER[1], FILTER[2])
     rest = rest // TAPS
-    banks = period[0] * period[1] * period[2]
-    r_d, r_h, r_w = unflatten3(rest % banks, period[1], period[2])
-    split = rest // banks
+    split, r = unflatten4(rest, period)
 
-    size = (
-        tl.cdiv(grad_d.to(INDEX) - r_d, period[0]),
-        tl.cdiv(grad_h.to(INDEX) - r_h, period[1]),
-        tl.cdiv(grad_w.to(INDEX) - r_w, period[2]),
-    )
-    positions = size[0] * size[1] * size[2]
-    total = batch.to(INDEX) * positions
-    chunk = tl.cdiv(tl.cdiv(total, BLOCK_K), splits.to(INDEX)) * BLOCK_K
-    start = split * chunk
-    stop = tl.minimum(start + chunk, total)
+    extent = class_extent(r, period, (grad_d.to(INDEX), grad_h.to(INDEX), grad_w.to(INDEX)))
+    total = batch.to(INDEX) * extent[0] * extent[1] * extent[2]
+    start, stop = split_range(split, splits.to(INDEX), total, BLOCK_K)
     offs_k = start + tl.arange(0, BLOCK_K)
-    n = offs_k // positions
-    q_d, q_h, q_w = unflatten3(offs_k % positions, size[1], size[2])
-    by_d, by_h, by_w = unflatten3(BLOCK_K % positions, size[1], size[2])
-    by = (BLOCK_K // positions, by_d, by_h, by_w)
+    n, q = unflatten4(offs_k, extent)
+    by_n, by = unflatten4(r[0] * 0 + BLOCK_K, extent)
 
     offs_n = pid_n * BLOCK_N + tl.arange(0, BLOCK_N)
     row_ok = offs_n < all_rows
     group = offs_n // rows
     src_col = (group * cols + channel) * src_channel
-    base_d = r_d * STRIDE[0] - pad_d.to(INDEX) + f_d * DILATION[0]
-    base_h = r_h * STRIDE[1] - pad_h.to(INDEX) + f_h * DILATION[1]
-    base_w = r_w * STRIDE[2] - pad_w.to(INDEX) + f_w * DILATION[2]
+    base_0 = r[0] * STRIDE[0] - pad_d.to(INDEX) + f_d * DILATION[0]
+    base_1 = r[1] * STRIDE[1] - pad_h.to(INDEX) + f_h * DILATION[1]
+    base_2 = r[2] * STRIDE[2] - pad_w.to(INDEX) + f_w * DILATION[2]
     step_d, step_h, step_w = period[0] * STRIDE[0], period[1] * STRIDE[1], period[2] * STRIDE[2]
 
     acc = tl.zeros((BLOCK_K, BLOCK_N), dtype=ACC)
     if not GRAD_UNIT:
         acc = tl.trans(acc)
-    for _ in range(tl.cdiv(tl.maximum(stop - start, 0), BLOCK_K)):
-        src_0 = base_d + q_d * step_d
-        src_1 = base_h + q_h * step_h
-        src_2 = base_w + q_w * step_w
+    for _ in range(tl.cdiv(stop - start, BLOCK_K)):
+        src_0 = base_0 + q[0] * step_d
+        src_1 = base_1 + q[1] * step_h
+        src_2 = base_2 + q[2] * step_w
         valid = (offs_k < stop) & in_range(src_0, src_size[0])
         valid = valid & in_range(src_1, src_size[1]) & in_range(src_2, src_size[2])
-        grad_pos = n * stride_gn.to(INDEX) + (r_d + q_d * period[0]) * stride_gd.to(INDEX)
-        grad_pos += (r_h + q_h * period[1]) * stride_gh.to(INDEX)
-        grad_pos += (r_w + q_w * period[2]) * stride_gw.to(INDEX)
+        grad_pos = n * stride_gn.to(INDEX) + (r[0] + q[0] * period[0]) * stride_gd.to(INDEX)
+        grad_pos += (r[1] + q[1] * period[1]) * stride_gh.to(INDEX)
+        grad_pos += (r[2] + q[2] * period[2]) * stride_gw.to(INDEX)
         src_pos = n * stride_sn.to(INDEX) + src_0 * stride_sd.to(INDEX)
         src_pos += src_1 * stride_sh.to(INDEX) + src_2 * stride_sw.to(INDEX)
         dy = tl.load(
@@ -147,7 +146,7 @@ def wgrad_direct(
             else:
                 acc += dy.to(ACC) * x.to(ACC)[None, :]
         offs_k += BLOCK_K
-        n, q_d, q_h, q_w = advance3(n, q_d, q_h, q_w, by, size)
+        n, q = advance(n, q, by_n, by, extent)
 
     if GRAD_UNIT:
         total_sum = tl.sum(acc, axis=0)
@@ -155,7 +154,7 @@ def wgrad_direct(
         total_sum = tl.sum(acc, axis=1)
     dst_ptr += split * stride_split + weight_base + channel * stride_wc
     dst_ptr += f_d * stride_wt + f_h * stride_wr + f_w * stride_ws
-    dst_ptr += r_d * stride_bank_d + r_h * stride_bank_h + r_w * stride_bank_w
+    dst_ptr += r[0] * stride_bank_d + r[1] * stride_bank_h + r[2] * stride_bank_w
     tl.store(
         dst_ptr + group * stride_wg + (offs_n % rows) * stride_wk,
         rounded(total_sum, dst_ptr.dtype.element_ty, SOFT_BF16),

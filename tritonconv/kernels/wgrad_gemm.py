@@ -3,13 +3,16 @@
 import triton.language as tl
 
 from ._index import (
-    advance3,
+    advance,
     at,
+    class_extent,
     in_range,
     outer,
     outer_and,
+    split_range,
     tile_order,
     unflatten3,
+    unflatten4,
     unit_or,
     whole_vectors,
 )
@@ -102,28 +105,17 @@ def wgrad_gemm(
     TAPS: tl.constexpr = FILTER[0] * FILTER[1] * FILTER[2]
     f_d, f_h, f_w = unflatten3(rest % TAPS, FILTER[1], FILTER[2])
     rest = rest // TAPS
-    banks = period[0] * period[1] * period[2]
-    r_d, r_h, r_w = unflatten3(rest % banks, period[1], period[2])
-    rest = rest // banks
+    rest, r = unflatten4(rest, period)
     group = rest % groups.to(INDEX)
     split = rest // groups.to(INDEX)
 
     # The bank's positions in the order (n, q_d, q_h, q_w), and this split's range of them.
-    size = (
-        tl.cdiv(grad_d.to(INDEX) - r_d, period[0]),
-        tl.cdiv(grad_h.to(INDEX) - r_h, period[1]),
-        tl.cdiv(grad_w.to(INDEX) - r_w, period[2]),
-    )
-    positions = size[0] * size[1] * size[2]
-    total = batch.to(INDEX) * positions
-    chunk = tl.cdiv(tl.cdiv(total, BLOCK_K), splits.to(INDEX)) * BLOCK_K
-    start = split * chunk
-    stop = tl.minimum(start + chunk, total)
+    extent = class_extent(r, period, (grad_d.to(INDEX), grad_h.to(INDEX), grad_w.to(INDEX)))
+    total = batch.to(INDEX) * extent[0] * extent[1] * extent[2]
+    start, stop = split_range(split, splits.to(INDEX), total, BLOCK_K)
     offs_k = start + tl.arange(0, BLOCK_K)
-    n = offs_k // positions
-    q_d, q_h, q_w = unflatten3(offs_k % positions, size[1], size[2])
-    by_d, by_h, by_w = unflatten3(BLOCK_K % positions, size[1], size[2])
-    by = (BLOCK_K // positions, by_d, by_h, by_w)
+    n, q = unflatten4(offs_k, extent)
+    by_n, by = unflatten4(r[0] * 0 + BLOCK_K, extent)
 
     offs_m = pid_m * BLOCK_M + tl.arange(0, BLOCK_M)
     offs_n = pid_n * BLOCK_N + tl.arange(0, BLOCK_N)
@@ -132,22 +124,22 @@ def wgrad_gemm(
     grad_row = (group * rows + offs_m) * grad_channel
     src_col = (group * cols + offs_n) * src_channel
     # A position q of the bank reads x at base + q*step.
-    base_d = r_d * STRIDE[0] - pad_d.to(INDEX) + f_d * DILATION[0]
-    base_h = r_h * STRIDE[1] - pad_h.to(INDEX) + f_h * DILATION[1]
-    base_w = r_w * STRIDE[2] - pad_w.to(INDEX) + f_w * DILATION[2]
+    base_0 = r[0] * STRIDE[0] - pad_d.to(INDEX) + f_d * DILATION[0]
+    base_1 = r[1] * STRIDE[1] - pad_h.to(INDEX) + f_h * DILATION[1]
+    base_2 = r[2] * STRIDE[2] - pad_w.to(INDEX) + f_w * DILATION[2]
     step_d, step_h, step_w = period[0] * STRIDE[0], period[1] * STRIDE[1], period[2] * STRIDE[2]
 
     acc = tl.zeros((BLOCK_M, BLOCK_N), dtype=tl.float32)
-    for _ in range(tl.cdiv(tl.maximum(stop - start, 0), BLOCK_K)):
+    for _ in range(tl.cdiv(stop - start, BLOCK_K)):
         live = offs_k < stop
-        src_0 = base_d + q_d * step_d
-        src_1 = base_h + q_h * step_h
-        src_2 = base_w + q_w * step_w
+        src_0 = base_0 + q[0] * step_d
+        src_1 = base_1 + q[1] * step_h
+        src_2 = base_2 + q[2] * step_w
         valid = live & in_range(src_0, src_size[0])
         valid = valid & in_range(src_1, src_size[1]) & in_range(src_2, src_size[2])
-        grad_pos = n * stride_gn.to(INDEX) + (r_d + q_d * period[0]) * grad_stride[0]
-        grad_pos += (r_h + q_h * period[1]) * grad_stride[1]
-        grad_pos += (r_w + q_w * period[2]) * grad_stride[2]
+        grad_pos = n * stride_gn.to(INDEX) + (r[0] + q[0] * period[0]) * grad_stride[0]
+        grad_pos += (r[1] + q[1] * period[1]) * grad_stride[1]
+        grad_pos += (r[2] + q[2] * period[2]) * grad_stride[2]
         src_pos = n * stride_sn.to(INDEX) + src_0 * src_stride[0]
         src_pos += src_1 * src_stride[1] + src_2 * src_stride[2]
         # Rows of x outside the padding are masked in x alone: a zero there ends the product.
@@ -167,11 +159,11 @@ def wgrad_gemm(
             b = tl.trans(b)
         acc = multiply_add(a, b, acc, PRECISION, SOFT_BF16)
         offs_k += BLOCK_K
-        n, q_d, q_h, q_w = advance3(n, q_d, q_h, q_w, by, size)
+        n, q = advance(n, q, by_n, by, extent)
 
     dst_ptr += split * stride_split + weight_base + group * stride_wg
     dst_ptr += f_d * stride_wt + f_h * stride_wr + f_w * stride_ws
-    dst_ptr += r_d * stride_bank_d + r_h * stride_bank_h + r_w * stride_bank_w
+    dst_ptr += r[0] * stride_bank_d + r[1] * stride_bank_h + r[2] * stride_bank_w
     tl.store(
         dst_ptr + offs_m[:, None] * stride_wk + offs_n[None, :] * dst_channel,
         rounded(acc, dst_ptr.dtype.element_ty, SOFT_BF16),

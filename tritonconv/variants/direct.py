@@ -56,7 +56,9 @@ class Direct:
         table = self.default_configs(problem, which)
         if planes:
             return table[0]
-        return max((c for c in table if c["BLOCK_N"] <= max(channels, 1)), key=lambda c: c["BLOCK_N"])
+        return max(
+            (c for c in table if c["BLOCK_N"] <= max(channels, 1)), key=lambda c: c["BLOCK_N"]
+        )
 
     def launches(
         self, problem: ConvProblem, which: Pass, config: Config, flags: Flags
