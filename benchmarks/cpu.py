@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.nn.grad as torch_grad
 import triton
 from rich import box
 from rich.console import Console
@@ -202,12 +203,12 @@ def _gradient_calls(case: Case, measured: str, x: Tensor, w: Tensor) -> tuple[Ca
     options = [[stride] * rank, [case.padding] * (2 * rank), [1] * rank, groups]
     x_shape, w_shape = list(x.shape), list(w.shape)
     if measured == DGRAD:
-        gradient = getattr(torch.nn.grad, f"conv{rank}d_input")
+        gradient = getattr(torch_grad, f"conv{rank}d_input")
         return (
             lambda: gradient(x_shape, w, dy, stride, case.padding, 1, groups),
             lambda: conv_dgrad(dy, w, x_shape, *options),
         )
-    gradient = getattr(torch.nn.grad, f"conv{rank}d_weight")
+    gradient = getattr(torch_grad, f"conv{rank}d_weight")
     return (
         lambda: gradient(x, w_shape, dy, stride, case.padding, 1, groups),
         lambda: conv_wgrad(dy, x, w_shape, *options),
@@ -315,17 +316,20 @@ def measure_all(cases: Sequence[Case], seconds: float) -> list[Row]:
     def watched(jobs: Sequence[Any], what: str) -> Any:
         return track(jobs, what, console=console, transient=True, disable=not console.is_terminal)
 
-    rows = {job: measure(*job, seconds) for job in watched(jobs, "measuring")}
+    rows = {
+        (case, measured): measure(case, measured, seconds)
+        for case, measured in watched(jobs, "measuring")
+    }
     broken = [job for job, row in rows.items() if not row.keeps]
-    for job in watched(broken, "measuring again"):
-        rows[job] = measure(*job, 3 * seconds)
+    for case, measured in watched(broken, "measuring again"):
+        rows[case, measured] = measure(case, measured, 3 * seconds)
     return list(rows.values())
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure, print, and say whether the promise is kept."""
     parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.cpu", description=__doc__.split("\n")[0]
+        prog="python -m benchmarks.cpu", description=(__doc__ or "").split("\n")[0]
     )
     parser.add_argument("--quick", action="store_true", help="four cases, a few seconds")
     parser.add_argument("--threads", type=int, default=1, help="of torch, default 1")

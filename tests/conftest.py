@@ -56,9 +56,16 @@ def _poison():
 
 
 @pytest.fixture
-def aten_path(monkeypatch):
+def aten_path(monkeypatch, aten_passes):
     """CPU tensors take the ATen path, as in a process that does not interpret."""
+    monkeypatch.setattr("tritonconv.ops.conv.interpreting", lambda: False)
+
+
+@pytest.fixture
+def aten_passes(monkeypatch):
+    """Each pass is computed by ATen, but the library's own autograd functions connect them."""
     monkeypatch.setattr("tritonconv.ops._run.interpreting", lambda: False)
+    monkeypatch.setattr("tritonconv.ops.conv.interpreting", lambda: True)
     tritonconv.ops._run.CALLS.clear()
     yield
     tritonconv.ops._run.CALLS.clear()

@@ -160,7 +160,7 @@ def test_split_sums_are_right_and_the_same_every_time(variant):
 
 @pytest.mark.parametrize("variant", VARIANTS, ids=lambda v: v.name)
 def test_bfloat16_keeps_zeros_specials_and_ties(variant):
-    """What rounding must not spoil: 0, the smallest normal number, infinity, NaN, and ties to even."""
+    """What rounding must not spoil: 0, the smallest normal, infinity, NaN, ties to even."""
     smallest, one_digit = 2.0**-126, 1 + 2.0**-7
     values = [0.0, smallest, float("inf"), float("nan"), 1 + 2.0**-8, one_digit + 2.0**-8]
     x = torch.tensor(values, device=kernel_device())

@@ -86,9 +86,11 @@ def test_opcheck_on_the_kernels(op):
     assert set(results.values()) == {"SUCCESS"}
 
 
+@pytest.mark.parametrize("path", ["aten_path", "aten_passes"])
 @pytest.mark.parametrize("op", SCHEMAS)
 @pytest.mark.parametrize("name", GEOMETRIES)
-def test_gradients_and_double_backward(name, op, aten_path):
+def test_gradients_and_double_backward(name, op, path, request):
+    request.getfixturevalue(path)
     arguments = three_calls(name)[op]
     call = getattr(OPS, op)
     tensors = [a for a in arguments if isinstance(a, torch.Tensor)]
@@ -121,7 +123,7 @@ def test_aten_path_agrees_with_the_textbook(case: ConvCase):
         torch.testing.assert_close(got, exact, rtol=1e-12, atol=1e-12)
 
 
-def test_only_the_gradients_asked_for_are_computed(aten_path):
+def test_only_the_gradients_asked_for_are_computed(aten_passes):
     class Calls(TorchDispatchMode):
         names: list[str]
 
@@ -143,6 +145,17 @@ def test_only_the_gradients_asked_for_are_computed(aten_path):
         with mode:
             torch.autograd.grad(y.sum(), wanted)
         assert {n for n in mode.names if n.startswith("conv_")} == expected
+
+
+def test_aten_records_its_own_gradients_in_our_memory_formats(aten_path):
+    """On the CPU path a channels-last operand makes channels-last gradients in every rank."""
+    for rank, own in ((1, True), (2, False), (3, True)):
+        x = torch.randn(2, 3, *[4] * rank).movedim(1, -1).contiguous().movedim(-1, 1)
+        x, w = x.requires_grad_(), torch.randn(4, 3, *[2] * rank).requires_grad_()
+        y = OPS.conv(x, w, None, [1] * rank, [0] * 2 * rank, [1] * rank, 1)
+        assert ("Eager_conv" in type(y.grad_fn).__name__) == own
+        for gradient in torch.autograd.grad(y.square().sum(), (x, w)):
+            assert gradient.stride(1) == 1
 
 
 def test_expanded_gradient():

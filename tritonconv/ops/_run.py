@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from ..launch import Plan, Slot, interpreting
+from ..layout import is_channels_last
 from ..planning import BoundedCache, device_of, make_plan
 from ..problem import ConvArguments, ConvProblem, Pass, dgrad_problem, fprop_problem, wgrad_problem
 from ..reference import aten
@@ -70,7 +71,7 @@ def _prepare(
     problem = plan.problem
     shape, strides = problem.result_shape(which), problem.result_strides(which)
     first, second, written = OPERANDS[which]
-    compute = aten_call(which, extra, arguments, problem.period_axes)
+    compute = aten_call(which, extra, arguments, problem)
 
     def by_aten(a: Tensor, b: Tensor, extra: Any) -> Tensor:
         result = compute(a, b, extra)
@@ -101,13 +102,18 @@ def _prepare(
 
 
 def aten_call(
-    which: Pass, size: Any, arguments: ConvArguments, tiled: bool
+    which: Pass, size: Any, arguments: ConvArguments, problem: ConvProblem
 ) -> Callable[[Tensor, Tensor, Any], Tensor]:
     """ATen's form of a pass; `size` is the shape of a gradient."""
+    tiled = problem.period_axes
     if which is Pass.FPROP:
         return aten.conv_call(arguments, tiled)
-    gradient = aten.dgrad if which is Pass.DGRAD else aten.wgrad
-    return lambda a, b, _: gradient(a, b, size, arguments)
+    if which is Pass.DGRAD:
+        channels_last = is_channels_last(problem.result_shape(which), problem.result_strides(which))
+        gradient = aten.dgrad_call(size, arguments, tiled, channels_last)
+    else:
+        gradient = aten.wgrad_call(size, arguments, tiled)
+    return lambda a, b, _: gradient(a, b)
 
 
 def plan_call(which: Pass, a: Tensor, b: Tensor, extra: Any, arguments: ConvArguments) -> Plan:

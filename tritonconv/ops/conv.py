@@ -7,7 +7,8 @@ is made of the other two and double backward needs nothing new:
     conv_dgrad(dy, w)  d/ddy: conv(ddx, w)         d/dw: conv_wgrad(dy, ddx)
     conv_wgrad(dy, x)  d/ddy: conv(x, ddw)         d/dx: conv_dgrad(dy, ddw)
 
-Each has two autograd functions. Eager calls take one that writes its context in `forward`; calls
+On the CPU path ATen may record its own gradients instead (`_aten_records`). Otherwise each has two
+autograd functions. Eager calls take one that writes its context in `forward`; calls
 under a torch.func transform take one with `setup_context`, which functorch demands and which is
 slower.
 """
@@ -19,6 +20,7 @@ import torch
 from torch import Tensor
 from torch.autograd import Function
 
+from ..launch import interpreting
 from ..problem import ConvArguments, Pass
 from ._run import problem_of, run
 from ._vmap import grouped, scaled, vmap_conv, vmap_dgrad, vmap_wgrad, which_axis
@@ -179,6 +181,8 @@ def _autograd(which: Pass) -> Callable[..., Tensor]:
         flip: bool = False,
     ) -> Tensor:
         if torch.is_grad_enabled() and torch._C._any_requires_grad(a, b, extra):
+            if _aten_records(a, b) and _is_plain(a, b, extra):
+                return run(which, a, b, extra, stride, padding, dilation, groups, flip)
             return function.apply(a, b, extra, stride, padding, dilation, groups, flip)
         if _is_plain(a, b, extra):
             return run(which, a, b, extra, stride, padding, dilation, groups, flip)
@@ -186,6 +190,17 @@ def _autograd(which: Pass) -> Callable[..., Tensor]:
             return op(a, b, extra, stride, padding, dilation, groups, flip)
 
     return autograd
+
+
+def _aten_records(a: Tensor, b: Tensor) -> bool:
+    """Whether the CPU path may be left to record ATen's own gradients, at ATen's speed.
+
+    Not where its gradients would break our rule of memory formats (channels-last in 1-D and 3-D),
+    and not for a weight period, whose gradients ATen would make by way of all its windows.
+    """
+    if not a.is_cpu or a.dim() != b.dim() or interpreting():
+        return False
+    return a.dim() == 4 or (a.is_contiguous() and b.is_contiguous())
 
 
 def _is_plain(*operands: Any) -> bool:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+from ..layout import dense_strides
 from ..problem import ConvArguments
 
 
@@ -42,39 +43,55 @@ def conv_call(arguments: ConvArguments, tiled: bool) -> Callable[..., Tensor]:
 
 def dgrad(dy: Tensor, w: Tensor, input_size: Sequence[int], arguments: ConvArguments) -> Tensor:
     """dx of shape `input_size` (N, C, *input) from dy (N, K, *output) and w."""
-    rank = dy.dim() - 2
-    w = _flipped(w, rank, arguments)
-    if w.dim() != rank + 2:
-        return _tiled_dgrad(dy, w, input_size, arguments)
+    return dgrad_call(input_size, arguments, w.dim() != dy.dim())(dy, w)
+
+
+def dgrad_call(
+    input_size: Sequence[int], arguments: ConvArguments, tiled: bool, channels_last: bool = False
+) -> Callable[..., Tensor]:
+    """`dgrad` with its arguments bound: what repeated calls of one problem run."""
+    rank = len(arguments.stride)
     padding, excess = _split_padding(arguments.padding)
-    padded = list(input_size)
-    for axis in range(rank):
-        low, high = excess[-2 * axis - 2 :][:2] if excess else (0, 0)
-        padded[2 + axis] += low + high
-    # ATen asks for x but reads only its shape and memory format.
-    x = dy.new_empty(padded)
-    if rank == 2 and dy.is_contiguous(memory_format=torch.channels_last):
-        x = x.to(memory_format=torch.channels_last)
-    dx = _backward(dy, x, w, padding, arguments, (True, False, False))[0]
-    for axis in range(rank):
-        if excess:
-            low = excess[-2 * axis - 2]
+    pads = list(zip(excess[::2], excess[1::2], strict=True))[::-1] or [(0, 0)] * rank
+    padded = [*input_size[:2]]
+    padded += [n + low + high for n, (low, high) in zip(input_size[2:], pads, strict=True)]
+    strides = dense_strides(padded, channels_last)
+
+    def general(dy: Tensor, w: Tensor) -> Tensor:
+        w = _flipped(w, rank, arguments)
+        if tiled:
+            return _tiled_dgrad(dy, w, input_size, arguments)
+        # ATen asks for x but reads only its shape and memory format.
+        x = torch.empty_strided(padded, strides, dtype=dy.dtype, device=dy.device)
+        dx = _backward(dy, x, w, padding, arguments, (True, False, False))[0]
+        for axis, (low, _) in enumerate(pads if excess else ()):
             dx = dx.narrow(2 + axis, low, input_size[2 + axis])
-    return dx
+        return dx
+
+    return general
 
 
 def wgrad(dy: Tensor, x: Tensor, weight_size: Sequence[int], arguments: ConvArguments) -> Tensor:
     """dw of shape `weight_size` from dy (N, K, *output) and x (N, C, *input)."""
-    rank = x.dim() - 2
-    if len(weight_size) != rank + 2:
-        dw = _tiled_wgrad(dy, x, weight_size, arguments)
-    else:
-        padding, excess = _split_padding(arguments.padding)
-        if excess:
-            x = torch.nn.functional.pad(x, excess)
+    return wgrad_call(weight_size, arguments, len(weight_size) != x.dim())(dy, x)
+
+
+def wgrad_call(
+    weight_size: Sequence[int], arguments: ConvArguments, tiled: bool
+) -> Callable[..., Tensor]:
+    """`wgrad` with its arguments bound: what repeated calls of one problem run."""
+    rank = len(arguments.stride)
+    padding, excess = _split_padding(arguments.padding)
+
+    def general(dy: Tensor, x: Tensor) -> Tensor:
+        if tiled:
+            return _flipped(_tiled_wgrad(dy, x, weight_size, arguments), rank, arguments)
+        padded = torch.nn.functional.pad(x, excess) if excess else x
         w = x.new_empty(weight_size)
-        dw = _backward(dy, x, w, padding, arguments, (False, True, False))[1]
-    return _flipped(dw, rank, arguments)
+        dw = _backward(dy, padded, w, padding, arguments, (False, True, False))[1]
+        return _flipped(dw, rank, arguments)
+
+    return general
 
 
 def _backward(

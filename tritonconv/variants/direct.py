@@ -23,6 +23,9 @@ from .base import (
     wgrad_arguments,
 )
 
+# A source value read costs about as much as this many multiply-adds.
+READ = 4
+
 
 class Direct:
     """One multiply-add a term, in float32 or float64; a tile is positions x channels."""
@@ -48,17 +51,19 @@ class Direct:
         return [Config(c.constants, warps, 2) for c in table for warps in (2, 4, 8)]
 
     def default_config(self, problem: ConvProblem, which: Pass, device: Device) -> Config:
-        """The widest tile that the channels fill, or the tallest if each channel is a plane."""
+        """The tile whose columns waste least, or a row of pixels if each channel is a plane."""
         dgrad = which is Pass.DGRAD
         channels = problem.in_channels if dgrad else problem.out_channels
         strides = problem.input_strides if dgrad else problem.output_strides
-        planes = strides[1] != 1 and problem.groups > 1
         table = self.default_configs(problem, which)
-        if planes:
+        if strides[1] != 1 and problem.groups > 1:
             return table[0]
-        return max(
-            (c for c in table if c["BLOCK_N"] <= max(channels, 1)), key=lambda c: c["BLOCK_N"]
-        )
+
+        def cost(config: Config) -> int:
+            # Products of all columns, padding included, and a source value read for each tile.
+            return ceil_div(channels, config["BLOCK_N"]) * (config["BLOCK_N"] + READ)
+
+        return min(table, key=cost)
 
     def launches(
         self, problem: ConvProblem, which: Pass, config: Config, flags: Flags
