@@ -7,7 +7,7 @@ from torch import Tensor
 
 from .arguments import flips, padding_pairs, per_axis
 from .errors import ProblemError
-from .ops.conv import conv as conv_op
+from .ops.conv import eager_conv
 
 Size = int | Sequence[int]
 Padding = int | Sequence[int] | str | Sequence[Sequence[int]]
@@ -163,6 +163,6 @@ def _conv(
         (groups,) = per_axis("groups", groups, 1)
     flip = mode != "cross_correlation" and flips(mode)
     if axes == rank + 2:
-        return conv_op(input, weight, bias, stride, padding, dilation, groups, flip)
+        return eager_conv(input, weight, bias, stride, padding, dilation, groups, flip)
     one = input.unsqueeze(0)
-    return conv_op(one, weight, bias, stride, padding, dilation, groups, flip).squeeze(0)
+    return eager_conv(one, weight, bias, stride, padding, dilation, groups, flip).squeeze(0)

@@ -195,12 +195,31 @@ def _autograd(which: Pass) -> Callable[..., Tensor]:
 def _aten_records(a: Tensor, b: Tensor) -> bool:
     """Whether the CPU path may be left to record ATen's own gradients, at ATen's speed.
 
-    Not where its gradients would break our rule of memory formats (channels-last in 1-D and 3-D),
-    and not for a weight period, whose gradients ATen would make by way of all its windows.
+    Not where its gradients would break our rule of memory formats (channels-last in 1-D, and in 3-D
+    but for float32), and not for a weight period, whose gradients ATen would make by way of all its
+    windows.
     """
-    if not a.is_cpu or a.dim() != b.dim() or interpreting():
+    axes = a.dim()
+    if not a.is_cpu or axes != b.dim() or b.numel() == 0 or interpreting():
         return False
-    return a.dim() == 4 or (a.is_contiguous() and b.is_contiguous())
+    if axes == 4 or (axes == 5 and a.dtype == torch.float32):
+        return True
+    return a.is_contiguous() and b.is_contiguous()
+
+
+def eager_conv(x: Tensor, w: Tensor, bias: Tensor | None, *rest: Any) -> Tensor:
+    """`conv` for the functions: in a plain CPU call its body, without the dispatcher's two round
+    trips, which cost as much as a small convolution; else the op."""
+    if (
+        not torch.compiler.is_compiling()
+        and x.is_cpu
+        and _is_plain(x, w, bias)
+        and torch._C._len_torch_function_stack() == 0
+        and not torch.is_autocast_enabled("cpu")
+        and torch._C._functorch.peek_interpreter_stack() is None
+    ):
+        return _conv_body(x, w, bias, *rest)
+    return conv(x, w, bias, *rest)
 
 
 def _is_plain(*operands: Any) -> bool:
@@ -252,6 +271,7 @@ def _autocast(device: str) -> Callable[..., Tensor]:
     return autocast
 
 
+_conv_body = _autograd(Pass.FPROP)
 for _which, _name in NAMES.items():
     for _key in ("CPU", "CUDA"):
         _library.impl(_name, _backend(_which), _key)
