@@ -354,8 +354,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     worst = max(promised, key=lambda row: row.ours_us - FACTOR * row.torch_us)
     promise = f"at most {FACTOR} x torch + {EXTRA_US:.0f} us"
     console.print(
-        f"{len(promised) - len(broken)} of {len(promised)} rows keep the promise: {promise}. The worst, "
-        f"{worst.case}, {worst.measured}: {worst.ours_us - FACTOR * worst.torch_us:+.1f} us beyond "
+        f"{len(promised) - len(broken)} of {len(promised)} rows keep the promise: {promise}. "
+        f"The worst, {worst.case}, {worst.measured}: {worst.ours_us - FACTOR * worst.torch_us:+.1f} us beyond "
         f"{FACTOR} x torch.",
         highlight=False,
     )

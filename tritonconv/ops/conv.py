@@ -18,6 +18,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch._C._functorch import peek_interpreter_stack  # type: ignore
 from torch.autograd import Function
 
 from ..launch import interpreting
@@ -216,7 +217,7 @@ def eager_conv(x: Tensor, w: Tensor, bias: Tensor | None, *rest: Any) -> Tensor:
         and _is_plain(x, w, bias)
         and torch._C._len_torch_function_stack() == 0
         and not torch.is_autocast_enabled("cpu")
-        and torch._C._functorch.peek_interpreter_stack() is None
+        and peek_interpreter_stack() is None
     ):
         return _conv_body(x, w, bias, *rest)
     return conv(x, w, bias, *rest)
