@@ -355,8 +355,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     promise = f"at most {FACTOR} x torch + {EXTRA_US:.0f} us"
     console.print(
         f"{len(promised) - len(broken)} of {len(promised)} rows keep the promise: {promise}. "
-        f"The worst, {worst.case}, {worst.measured}: {worst.ours_us - FACTOR * worst.torch_us:+.1f} us beyond "
-        f"{FACTOR} x torch.",
+        f"The worst, {worst.case}, {worst.measured}: "
+        f"{worst.ours_us - FACTOR * worst.torch_us:+.1f} us beyond {FACTOR} x torch.",
         highlight=False,
     )
     if options.json:
