@@ -301,8 +301,13 @@ REFUSED = {
     ),
     "dgrad-size-axes": (
         lambda t: conv_dgrad(t(1, 2, 3, 3), t(2, 4, 3, 3), [4, 5, 5], *PLAIN),
-        "input",
-        ["4 axes", r"got \[4, 5, 5\]"],
+        "input_size",
+        ["4 sizes", r"got \[4, 5, 5\]"],
+    ),
+    "dgrad-size-negative": (
+        lambda t: conv_dgrad(t(1, 2, 3, 3), t(2, 4, 3, 3), [1, 4, -5, 5], *PLAIN),
+        "input_size",
+        ["none negative", r"got \[1, 4, -5, 5\]"],
     ),
     "dgrad-dtype": (
         lambda t: conv_dgrad(t(1, 2, 3, 3), t(2, 4, 3, 3, dtype=DOUBLE), [1, 4, 5, 5], *PLAIN),
@@ -326,8 +331,8 @@ REFUSED = {
     ),
     "wgrad-size-axes": (
         lambda t: conv_wgrad(t(1, 2, 3, 3), t(1, 4, 5, 5), [2, 4, 3], *PLAIN),
-        "weight",
-        ["4 axes", "or 6 with a period", r"got \[2, 4, 3\]"],
+        "weight_size",
+        ["4 or 6 sizes", r"got \[2, 4, 3\]"],
     ),
     "wgrad-device": (
         lambda t: conv_wgrad(t(1, 2, 3, 3), t(1, 4, 5, 5, device="meta"), [2, 4, 3, 3], *PLAIN),

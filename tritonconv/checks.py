@@ -62,6 +62,13 @@ def rank_of(name: str, tensor: torch.Tensor) -> int:
     return RANKS[tensor.dim()]
 
 
+def check_result_size(name: str, sizes: Sequence[int], lengths: Sequence[int]) -> None:
+    """The full shape of a gradient that is to be computed."""
+    if len(sizes) not in lengths or any(size < 0 for size in sizes):
+        wanted = " or ".join(str(length) for length in lengths)
+        raise ProblemError(f"{name}: expected {wanted} sizes, none negative, got {list(sizes)}")
+
+
 def check_lengths(rank: int, arguments: ConvArguments) -> None:
     """Stride, dilation, padding and groups by themselves."""
     for name, values, length in (

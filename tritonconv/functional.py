@@ -35,7 +35,7 @@ def conv1d(
         weight: (K, C/groups, S), same dtype and device.
         bias: (K,), or None.
         stride: samples between outputs, default 1.
-        padding: zeros at each end, in samples: an int, one (low, high) pair, or a word. "valid":
+        padding: zeros at each end, in samples: an int, ((low, high),), or a word. "valid":
             none; "same": output = ceil(W / stride), the odd zero at the high end; "same_lower":
             the odd zero at the low end; "full": dilation * (S - 1) at both ends. Default 0.
         dilation: samples between taps, default 1.

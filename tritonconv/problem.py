@@ -11,6 +11,7 @@ import torch
 from .checks import (
     ConvArguments,
     check_lengths,
+    check_result_size,
     check_shapes,
     check_tensors,
     output_size,
@@ -202,6 +203,7 @@ def dgrad_problem(
     """The problem of dx = conv_dgrad(dy, w), where `input_size` is the full shape of x."""
     check_tensors({"grad_output": dy, "weight": w})
     rank = rank_of("grad_output", dy)
+    check_result_size("input_size", input_size, [rank + 2])
     return _build(rank, arguments, input=tuple(input_size), weight=w, output=dy)
 
 
@@ -215,6 +217,7 @@ def wgrad_problem(
         raise ProblemError(
             f"grad_output: expected {rank + 2} axes like input {shape_of(x)}, got {shape_of(dy)}"
         )
+    check_result_size("weight_size", weight_size, [rank + 2, 2 * rank + 2])
     return _build(rank, arguments, input=x, weight=tuple(weight_size), output=dy)
 
 
