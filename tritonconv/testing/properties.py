@@ -31,8 +31,8 @@ def assert_translation_equivariant(
 ) -> None:
     """Moving the input moves the output: conv(T x) = T conv(x) where the frame is not cut.
 
-    `shift` is in output positions an axis. With stride s the input must move by shift * s, which
-    the caller's `conv` may hide; here it is read off the sizes, so x must be a stride-1 problem.
+    `shift` is in positions an axis, not negative, and `conv` must have stride 1 and no padding: a
+    strided one moves by whole strides only.
     Source: Goodfellow, Bengio, Courville, Deep Learning, section 9.2.
     """
     axes = tuple(range(2, x.dim()))
