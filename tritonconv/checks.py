@@ -8,6 +8,7 @@ import torch
 
 from .errors import ProblemError
 
+PADDING_MODES = ("zeros", "reflect", "replicate", "circular")
 DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 RANKS = {3: 1, 4: 2, 5: 3}
 
@@ -21,6 +22,7 @@ class ConvArguments:
     dilation: Sequence[int]
     groups: int
     flip: bool = False
+    padding_mode: str = "zeros"
 
 
 def shape_of(tensor: Any) -> list[int]:
