@@ -128,10 +128,57 @@ def check_shapes(
             f"weight: expected a number of output channels divisible by groups = {groups}, got "
             f"{out_channels} in {list(w_shape)}"
         )
-    if any(p < 0 for p in arguments.padding):
+    check_padding(x_shape[2:], arguments)
+
+
+def check_padding(input_size: Sequence[int], arguments: ConvArguments) -> None:
+    """Padding against the image that it extends. A negative high end crops, which is how a
+    transposed convolution is longer than its stride would allow; a negative low end is refused."""
+    mode, pads = arguments.padding_mode, list(arguments.padding)
+    if any(low < 0 for low in pads[::2]):
         raise ProblemError(
-            f"padding: expected non-negative ints, got {list(arguments.padding)}; "
-            "to crop, slice the input"
+            f"padding: expected non-negative ints, got {pads}; to crop, slice the input"
+        )
+    if mode not in PADDING_MODES:
+        raise ProblemError(
+            f"padding_mode: expected one of {', '.join(PADDING_MODES)}, got {mode!r}"
+        )
+    if mode not in ("reflect", "circular"):
+        return
+    # A reflection does not repeat the border, so it has one element less to give.
+    spare = 1 if mode == "reflect" else 0
+    for axis, size in enumerate(input_size):
+        pair = pads[2 * axis : 2 * axis + 2]
+        if max(pair) > size - spare:
+            raise ProblemError(
+                f"padding: expected at most {size - spare} on spatial axis {axis} of size {size} "
+                f'with padding_mode "{mode}", got {pair}; pad less, or use "replicate"'
+            )
+
+
+def check_bias(bias: torch.Tensor, shape: Sequence[int]) -> None:
+    """One value an output channel, or a block of such vectors that repeats over the positions."""
+    rank, channels, sizes = len(shape) - 2, shape[1], list(shape[2:])
+    found = shape_of(bias)
+    if bias.dim() == 1 and found == [channels]:
+        return
+    if bias.dim() != rank + 1 or found[-1] != channels:
+        raise ProblemError(
+            f"bias: expected shape [{channels}], one value an output channel, or "
+            f"[*period, {channels}] with {rank} more axes in front, got {found}"
+        )
+    if any(t < 1 or t > size for t, size in zip(found, sizes, strict=False)):
+        raise ProblemError(
+            f"bias: expected 1 <= period <= output size {sizes} on each axis, got {found}"
+        )
+
+
+def check_residual(residual: torch.Tensor, shape: Sequence[int]) -> None:
+    """What is added to a result has the result's shape; nothing is broadcast."""
+    if tuple(residual.shape) != tuple(shape):
+        raise ProblemError(
+            f"residual: expected the result's shape {list(shape)}, got {shape_of(residual)}; "
+            "to broadcast, expand it first"
         )
 
 

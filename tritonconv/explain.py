@@ -4,13 +4,16 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from .launch import Plan
+from .ops import conv, fused
 from .ops._run import plan_call
 from .problem import ConvArguments, Pass
 
-_PASSES = {"conv": Pass.FPROP, "conv_dgrad": Pass.DGRAD, "conv_wgrad": Pass.WGRAD}
+_LINEAR = {name: which for which, name in conv.NAMES.items()}
+_FUSED = {name: which for which, name in fused.NAMES.items()}
 
 
 @dataclass(frozen=True)
@@ -45,12 +48,21 @@ class _Recorder(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func.namespace != "tritonconv":
             return func(*args, **(kwargs or {}))
-        which = _PASSES[func._opname]
-        a, b, extra, *rest = args
-        plan = plan_call(which, a, b, extra, ConvArguments(*rest, **(kwargs or {})))
+        name, keywords = func._opname, kwargs or {}
+        if name in _LINEAR:
+            which, (a, b, extra, *rest) = _LINEAR[name], args
+            extras, fields = None, ConvArguments(*rest, **keywords)
+        else:
+            which = _FUSED[name]
+            _, a, b, extras, extra, rest = fused.FusedCall.of(which, args)
+            fields = ConvArguments(*rest)
+        plan = plan_call(which, a, b, extra, fields, extras)
         self.plans.append(plan)
-        problem = plan.problem
-        return a.new_empty_strided(problem.result_shape(which), problem.result_strides(which))
+        shape, strides = plan.problem.result_shape(which), plan.problem.result_strides(which)
+        result = a.new_empty_strided(shape, strides)
+        if extras is None:
+            return result
+        return result, torch.empty_like(result) if extras.keep_pre else a.new_empty(0)
 
 
 def _lines(plan: Plan) -> str:

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from .arguments import flips, padding_pairs, per_axis
 from .errors import ProblemError
-from .ops.conv import eager_conv
+from .ops.entry import convolve
 
 Size = int | Sequence[int]
 Padding = int | Sequence[int] | str | Sequence[Sequence[int]]
@@ -163,6 +163,10 @@ def _conv(
         (groups,) = per_axis("groups", groups, 1)
     flip = mode != "cross_correlation" and flips(mode)
     if axes == rank + 2:
-        return eager_conv(input, weight, bias, stride, padding, dilation, groups, flip)
+        return convolve(
+            input, weight, bias, None, "none", stride, padding, dilation, groups, flip, "zeros"
+        )
     one = input.unsqueeze(0)
-    return eager_conv(one, weight, bias, stride, padding, dilation, groups, flip).squeeze(0)
+    return convolve(
+        one, weight, bias, None, "none", stride, padding, dilation, groups, flip, "zeros"
+    ).squeeze(0)

@@ -23,6 +23,8 @@ class Slot(str, Enum):
     INPUT = "input"
     WEIGHT = "weight"
     BIAS = "bias"
+    RESIDUAL = "residual"
+    PRE = "pre"
     OUTPUT = "output"
     WORKSPACE = "workspace"
 

@@ -1,5 +1,6 @@
 """From a problem to a plan: choose the variant, the config and the launches; remember it."""
 
+import math
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
@@ -43,7 +44,7 @@ def make_plan(
         backend="interpreter" if interpreted else "triton",
         variant=chosen.name,
         launches=launches,
-        workspace=problem.weight_elements * splits if splits > 1 else 0,
+        workspace=math.prod(problem.result_shape(which)) * splits if splits > 1 else 0,
         config=choice.config,
         source=choice.source,
         rejected=rejected,

@@ -18,6 +18,7 @@ from .checks import (
     rank_of,
     shape_of,
 )
+from .epilogue import Epilogue, Extras, epilogue_of
 from .errors import ProblemError
 from .layout import dense_strides, is_channels_last
 
@@ -40,7 +41,10 @@ class Pass(str, Enum):
 class ConvProblem:
     """One convolution, whichever of its three tensors is computed from the other two.
 
-    y[n, k, o] = b[k] + sum over c, f of x[n, g(k)*C/g + c, o*s - lo + f*d] * w[o mod t, k, c, f]
+    y[n, k, o] = sum over c, f of x[n, g(k)*C/g + c, o*s - lo + f*d] * w[o mod t, k, c, f]
+
+    What lies outside x is 0, or an element of x if `padding_mode` says so (`kernels/_border.py`).
+    `epilogue` says what else is done to the sum of fprop or dgrad before it is stored.
 
     Every spatial field is a (D, H, W) triple; a missing axis has size 1. `input` is (N, C, D, H,
     W), `weight` (*period, K, C/g, T, R, S), `output` (N, K, Z, P, Q); `period` (1, 1, 1) is
@@ -65,8 +69,9 @@ class ConvProblem:
     padding: Pads
     period: Triple
     period_axes: bool
+    padding_mode: str
     flip: bool
-    has_bias: bool
+    epilogue: Epilogue
     dtype: torch.dtype
     precision: str
     input_strides: tuple[int, ...]
@@ -114,7 +119,9 @@ class ConvProblem:
     # -- work --------------------------------------------------------------------------------
 
     def valid_pairs(self) -> int:
-        """Number of (output position, tap) pairs whose tap falls on the input, not on padding."""
+        """Number of (output position, tap) pairs whose tap reads an element of the input."""
+        if self.padding_mode != "zeros":
+            return math.prod(self.output_size) * math.prod(self.filter_size)
         pairs = 1
         for axis in range(3):
             size, stride, low = self.input_size[axis], self.stride[axis], self.padding[axis][0]
@@ -152,10 +159,8 @@ class ConvProblem:
         return self.out_channels * (self.in_channels // self.groups) * self.valid_pairs()
 
     def workspace_limit(self, which: Pass) -> int:
-        """The most bytes of scratch memory that any variant may take: wgrad's partial sums."""
-        if which is not Pass.WGRAD:
-            return 0
-        return MAX_SPLITS * self.weight_elements * self.accumulator_bytes
+        """The most bytes of scratch memory that any variant may take: partial sums."""
+        return MAX_SPLITS * math.prod(self.result_shape(which)) * self.accumulator_bytes
 
     # -- results -----------------------------------------------------------------------------
 
@@ -183,28 +188,36 @@ class ConvProblem:
 
 
 def fprop_problem(
-    x: torch.Tensor, w: torch.Tensor, bias: torch.Tensor | None, arguments: ConvArguments
+    x: torch.Tensor,
+    w: torch.Tensor,
+    bias: torch.Tensor | None,
+    arguments: ConvArguments,
+    extras: Extras | None = None,
 ) -> ConvProblem:
-    """The problem of y = conv(x, w, bias). Raises ProblemError."""
-    check_tensors({"input": x, "weight": w} | ({} if bias is None else {"bias": bias}))
+    """The problem of y = conv(x, w, bias), or with all of `extras`. Raises ProblemError."""
+    extras = Extras(bias) if extras is None else extras
+    check_tensors({"input": x, "weight": w} | _present(extras))
     rank = rank_of("input", x)
-    problem = _build(rank, arguments, input=x, weight=w, output=None, has_bias=bias is not None)
-    if bias is not None and tuple(bias.shape) != (problem.out_channels,):
-        raise ProblemError(
-            f"bias: expected shape ({problem.out_channels},), one value an output channel of "
-            f"weight {shape_of(w)}, got {shape_of(bias)}"
-        )
-    return problem
+    return _build(rank, arguments, input=x, weight=w, output=None, extras=extras)
 
 
 def dgrad_problem(
-    dy: torch.Tensor, w: torch.Tensor, input_size: Sequence[int], arguments: ConvArguments
+    dy: torch.Tensor,
+    w: torch.Tensor,
+    input_size: Sequence[int],
+    arguments: ConvArguments,
+    extras: Extras | None = None,
 ) -> ConvProblem:
-    """The problem of dx = conv_dgrad(dy, w), where `input_size` is the full shape of x."""
-    check_tensors({"grad_output": dy, "weight": w})
-    rank = rank_of("grad_output", dy)
-    check_result_size("input_size", input_size, [rank + 2])
-    return _build(rank, arguments, input=tuple(input_size), weight=w, output=dy)
+    """The problem of dx = conv_dgrad(dy, w), where `input_size` is the full shape of x.
+
+    With `extras` it is a transposed convolution, whose input is dy. Raises ProblemError.
+    """
+    name, size_name = ("grad_output", "input_size") if extras is None else ("input", "output_size")
+    extras = extras or Extras()
+    check_tensors({name: dy, "weight": w} | _present(extras))
+    rank = rank_of(name, dy)
+    check_result_size(size_name, input_size, [rank + 2])
+    return _build(rank, arguments, input=tuple(input_size), weight=w, output=dy, extras=extras)
 
 
 def wgrad_problem(
@@ -228,7 +241,7 @@ def _build(
     input: Any,
     weight: Any,
     output: torch.Tensor | None,
-    has_bias: bool = False,
+    extras: Extras = Extras(),  # noqa: B008
 ) -> ConvProblem:
     """Check the shapes against each other, then lift everything to three spatial axes.
 
@@ -278,8 +291,9 @@ def _build(
         padding=_lift(pairs, (0, 0)),
         period=_lift(period, 1),
         period_axes=banks > 0,
+        padding_mode=arguments.padding_mode,
         flip=arguments.flip,
-        has_bias=has_bias,
+        epilogue=epilogue_of(y_shape if output is None else x_shape, extras),
         dtype=dtype,
         precision=_precision(dtype),
         input_strides=(*x_strides[:2], *_lift(x_strides[2:], 0)),
@@ -290,6 +304,11 @@ def _build(
         ),
         output_strides=(*y_strides[:2], *_lift(y_strides[2:], 0)),
     )
+
+
+def _present(extras: Extras) -> dict[str, torch.Tensor]:
+    found = {"bias": extras.bias, "residual": extras.residual}
+    return {name: tensor for name, tensor in found.items() if tensor is not None}
 
 
 def _lift(values: Sequence[Any], fill: Any) -> Any:

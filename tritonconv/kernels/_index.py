@@ -29,21 +29,23 @@ def in_range(position, size):
 def axis_taps(
     residue,
     pad,
+    lift,
     FILTER: tl.constexpr,
     STRIDE: tl.constexpr,
     DILATION: tl.constexpr,
     TAP_STEP: tl.constexpr,
     DGRAD: tl.constexpr,
 ):
-    """`(base, first, taps)` of a residue class along one axis.
+    """`(base, first, taps)` of a residue class along one axis, whose first position is `residue`.
 
     fprop reads x at o*s - pad + f*d: every tap reaches every position. dgrad reads dy at
-    (i + pad - f*d)/s, which is an integer for one tap in `TAP_STEP` only.
+    (i + pad - f*d)/s, which is an integer for one tap in `TAP_STEP` only. `residue` may be as low
+    as -lift, for the image of a position beyond the border.
     """
     if DGRAD:
         # A multiple of STRIDE that keeps the dividends natural, where // and % need no care.
         LIFT: tl.constexpr = STRIDE * DILATION * FILTER
-        anchor = residue + pad + LIFT
+        anchor = residue + pad + LIFT + lift * STRIDE
         first = residue * 0 + FILTER
         for back in tl.static_range(TAP_STEP):
             tap = TAP_STEP - 1 - back
@@ -51,7 +53,7 @@ def axis_taps(
         # More stride than filter: the first matching tap may lie beyond the filter's end.
         first = tl.minimum(first, FILTER)
         taps = (FILTER - first + TAP_STEP - 1) // TAP_STEP
-        base = (anchor - first * DILATION) // STRIDE - LIFT // STRIDE
+        base = (anchor - first * DILATION) // STRIDE - LIFT // STRIDE - lift
     else:
         first = residue * 0
         taps = first + FILTER
@@ -84,6 +86,7 @@ def classes_of(residues, size):
 def class_taps(
     residue,
     pad,
+    lift,
     FILTER: tl.constexpr,
     STRIDE: tl.constexpr,
     DILATION: tl.constexpr,
@@ -92,13 +95,13 @@ def class_taps(
 ):
     """`axis_taps` along (D, H, W): the three bases, first taps and numbers of taps."""
     base_d, first_d, taps_d = axis_taps(
-        residue[0], pad[0], FILTER[0], STRIDE[0], DILATION[0], TAP_STEP[0], DGRAD
+        residue[0], pad[0], lift[0], FILTER[0], STRIDE[0], DILATION[0], TAP_STEP[0], DGRAD
     )
     base_h, first_h, taps_h = axis_taps(
-        residue[1], pad[1], FILTER[1], STRIDE[1], DILATION[1], TAP_STEP[1], DGRAD
+        residue[1], pad[1], lift[1], FILTER[1], STRIDE[1], DILATION[1], TAP_STEP[1], DGRAD
     )
     base_w, first_w, taps_w = axis_taps(
-        residue[2], pad[2], FILTER[2], STRIDE[2], DILATION[2], TAP_STEP[2], DGRAD
+        residue[2], pad[2], lift[2], FILTER[2], STRIDE[2], DILATION[2], TAP_STEP[2], DGRAD
     )
     return (base_d, base_h, base_w), (first_d, first_h, first_w), (taps_d, taps_h, taps_w)
 

@@ -2,6 +2,8 @@
 
 import triton.language as tl
 
+from ._border import image_total, image_walk, read_at
+from ._epilogue import finish
 from ._index import (
     class_extent,
     class_taps,
@@ -15,7 +17,6 @@ from ._index import (
     unit_or,
 )
 from ._jit import kernel
-from ._numbers import rounded
 
 
 @kernel
@@ -23,6 +24,8 @@ def gather_direct(
     src_ptr,
     weight_ptr,
     bias_ptr,
+    residual_ptr,
+    pre_ptr,
     dst_ptr,
     batch: tl.int64,
     groups: tl.int64,
@@ -60,6 +63,18 @@ def gather_direct(
     stride_dd: tl.int64,
     stride_dh: tl.int64,
     stride_dw: tl.int64,
+    stride_en: tl.int64,
+    stride_ec: tl.int64,
+    stride_ed: tl.int64,
+    stride_eh: tl.int64,
+    stride_ew: tl.int64,
+    bias_period_d: tl.int64,
+    bias_period_h: tl.int64,
+    bias_period_w: tl.int64,
+    stride_bias_d: tl.int64,
+    stride_bias_h: tl.int64,
+    stride_bias_w: tl.int64,
+    stride_bias_c: tl.int64,
     FILTER: tl.constexpr,
     STRIDE: tl.constexpr,
     DILATION: tl.constexpr,
@@ -67,7 +82,11 @@ def gather_direct(
     TAP_DELTA: tl.constexpr,
     DGRAD: tl.constexpr,
     GROUPED: tl.constexpr,
-    HAS_BIAS: tl.constexpr,
+    BORDER: tl.constexpr,
+    BIAS: tl.constexpr,
+    RESIDUAL: tl.constexpr,
+    KEEP_PRE: tl.constexpr,
+    ACTIVATION: tl.constexpr,
     SRC_UNIT: tl.constexpr,
     DST_UNIT: tl.constexpr,
     INDEX: tl.constexpr,
@@ -76,7 +95,8 @@ def gather_direct(
     BLOCK_M: tl.constexpr,
     BLOCK_N: tl.constexpr,
 ):
-    """dst[n, k, p] = sum over taps j and channels m of src[n, g(k), m, .] * w[bank, k, m, .].
+    """dst[n, k, p] = act(bias + residual +
+    sum over taps j and channels m of src[n, g(k), m, .] * w[bank, k, m, .])
 
     A tile is (positions x channels of every group), so that depthwise convolution reads and
     writes whole channel rows; with one group the source column is read once and broadcast.
@@ -101,16 +121,13 @@ def gather_direct(
     pid_n = pid % tiles_n
     pid_m = (pid // tiles_n) % tiles_m
     _, r = unflatten4(pid // (tiles_n * tiles_m), classes)
-    base, first, taps = class_taps(r, pad, FILTER, STRIDE, DILATION, TAP_STEP, DGRAD)
 
     extent = class_extent(r, residues, dst_size)
     rows = batch * extent[0] * extent[1] * extent[2]
     offs_m = pid_m * BLOCK_M + tl.arange(0, BLOCK_M)
     row_ok = offs_m < rows
     n, q = unflatten4(tl.minimum(offs_m, rows - 1), extent)
-    src_0 = base[0] + q[0] * step[0]
-    src_1 = base[1] + q[1] * step[1]
-    src_2 = base[2] + q[2] * step[2]
+    position = (r[0] + q[0] * residues[0], r[1] + q[1] * residues[1], r[2] + q[2] * residues[2])
 
     offs_n = pid_n * BLOCK_N + tl.arange(0, BLOCK_N)
     col_ok = offs_n < all_cols
@@ -122,60 +139,115 @@ def gather_direct(
     acc = tl.zeros((BLOCK_M, BLOCK_N), dtype=ACC)
     if not SRC_UNIT:
         acc = tl.trans(acc)
-    # Two loops, not four: the taps in one, the channels in the other.
-    for j in range(taps[0] * taps[1] * taps[2]):
-        j_d, j_h, j_w = unflatten3(j, taps[1], taps[2])
-        i_0 = src_0 + j_d * TAP_DELTA[0]
-        i_1 = src_1 + j_h * TAP_DELTA[1]
-        i_2 = src_2 + j_w * TAP_DELTA[2]
-        valid = row_ok & in_range(i_0, src_size[0])
-        valid = valid & in_range(i_1, src_size[1]) & in_range(i_2, src_size[2])
-        src_pos = src_row + i_0 * stride_sd.to(INDEX)
-        src_pos += i_1 * stride_sh.to(INDEX) + i_2 * stride_sw.to(INDEX)
-        if DGRAD:
-            # The output's bank; one period is added because the window may begin before 0.
-            bank_d = (base[0] + j_d * TAP_DELTA[0]) % period[0]
-            bank_h = (base[1] + j_h * TAP_DELTA[1]) % period[1]
-            bank_w = (base[2] + j_w * TAP_DELTA[2]) % period[2]
-            bank_d = (bank_d + period[0]) % period[0]
-            bank_h = (bank_h + period[1]) % period[1]
-            bank_w = (bank_w + period[2]) % period[2]
-        else:
-            bank_d, bank_h, bank_w = r[0], r[1], r[2]
-        tap_ptr = weight_ptr + weight_base
-        tap_ptr += bank_d * stride_bank_d + bank_h * stride_bank_h + bank_w * stride_bank_w
-        tap_ptr += (first[0] + j_d * TAP_STEP[0]) * stride_wt
-        tap_ptr += (first[1] + j_h * TAP_STEP[1]) * stride_wr
-        tap_ptr += (first[2] + j_w * TAP_STEP[2]) * stride_ws
-        for m in range(red):
-            w = tl.load(tap_ptr + weight_col + m * stride_wm.to(INDEX), mask=col_ok, other=0.0)
-            if GROUPED:
-                x = tl.load(
-                    src_ptr + outer(src_pos, src_col + m * src_channel, SRC_UNIT),
-                    mask=outer_and(valid, col_ok, SRC_UNIT),
-                    other=0.0,
-                )
-                acc += x.to(ACC) * outer(src_pos * 0, w.to(ACC), SRC_UNIT)
+    # A position is read as itself and, where dgrad has a border that folds, as its images.
+    IMAGES: tl.constexpr = DGRAD and BORDER != "zeros"
+    images = 1
+    if IMAGES:
+        images = image_total(pad, dst_size, src_size, FILTER, STRIDE, DILATION, BORDER)
+    for image in range(images):
+        live, anchor, walk = row_ok, r, step
+        lift = (0, 0, 0)
+        if IMAGES:
+            live, anchor, walk = image_walk(
+                image.to(INDEX),
+                r,
+                step,
+                position,
+                row_ok,
+                pad,
+                dst_size,
+                src_size,
+                FILTER,
+                STRIDE,
+                DILATION,
+                BORDER,
+            )
+            lift = dst_size
+        base, first, taps = class_taps(anchor, pad, lift, FILTER, STRIDE, DILATION, TAP_STEP, DGRAD)
+        src_0 = base[0] + q[0] * walk[0]
+        src_1 = base[1] + q[1] * walk[1]
+        src_2 = base[2] + q[2] * walk[2]
+        # Two loops, not four: the taps in one, the channels in the other.
+        for j in range(taps[0] * taps[1] * taps[2]):
+            j_d, j_h, j_w = unflatten3(j, taps[1], taps[2])
+            i_0 = src_0 + j_d * TAP_DELTA[0]
+            i_1 = src_1 + j_h * TAP_DELTA[1]
+            i_2 = src_2 + j_w * TAP_DELTA[2]
+            if DGRAD:
+                inside = in_range(i_1, src_size[1]) & in_range(i_2, src_size[2])
+                valid = live & in_range(i_0, src_size[0]) & inside
+                # The output's bank; one period is added because the window may begin before 0.
+                bank_d = (base[0] + j_d * TAP_DELTA[0]) % period[0]
+                bank_h = (base[1] + j_h * TAP_DELTA[1]) % period[1]
+                bank_w = (base[2] + j_w * TAP_DELTA[2]) % period[2]
+                bank_d = (bank_d + period[0]) % period[0]
+                bank_h = (bank_h + period[1]) % period[1]
+                bank_w = (bank_w + period[2]) % period[2]
             else:
-                x = tl.load(src_ptr + src_pos + m * src_channel, mask=valid, other=0.0)
-                if SRC_UNIT:
-                    acc += x.to(ACC)[:, None] * w.to(ACC)[None, :]
+                i_0, i_1, i_2, valid = read_at((i_0, i_1, i_2), src_size, live, BORDER)
+                bank_d, bank_h, bank_w = r[0], r[1], r[2]
+            src_pos = src_row + i_0 * stride_sd.to(INDEX)
+            src_pos += i_1 * stride_sh.to(INDEX) + i_2 * stride_sw.to(INDEX)
+            tap_ptr = weight_ptr + weight_base
+            tap_ptr += bank_d * stride_bank_d + bank_h * stride_bank_h + bank_w * stride_bank_w
+            tap_ptr += (first[0] + j_d * TAP_STEP[0]) * stride_wt
+            tap_ptr += (first[1] + j_h * TAP_STEP[1]) * stride_wr
+            tap_ptr += (first[2] + j_w * TAP_STEP[2]) * stride_ws
+            for m in range(red):
+                w = tl.load(tap_ptr + weight_col + m * stride_wm.to(INDEX), mask=col_ok, other=0.0)
+                if GROUPED:
+                    x = tl.load(
+                        src_ptr + outer(src_pos, src_col + m * src_channel, SRC_UNIT),
+                        mask=outer_and(valid, col_ok, SRC_UNIT),
+                        other=0.0,
+                    )
+                    acc += x.to(ACC) * outer(src_pos * 0, w.to(ACC), SRC_UNIT)
                 else:
-                    acc += w.to(ACC)[:, None] * x.to(ACC)[None, :]
+                    x = tl.load(src_ptr + src_pos + m * src_channel, mask=valid, other=0.0)
+                    if SRC_UNIT:
+                        acc += x.to(ACC)[:, None] * w.to(ACC)[None, :]
+                    else:
+                        acc += w.to(ACC)[:, None] * x.to(ACC)[None, :]
 
     if not SRC_UNIT:
         acc = tl.trans(acc)
-    if HAS_BIAS:
-        bias = tl.load(bias_ptr + offs_n, mask=col_ok, other=0.0)
-        acc += bias[None, :].to(ACC)
-    dst_row = n * stride_dn.to(INDEX)
-    dst_row += (r[0] + q[0] * residues[0]) * stride_dd.to(INDEX)
-    dst_row += (r[1] + q[1] * residues[1]) * stride_dh.to(INDEX)
-    dst_row += (r[2] + q[2] * residues[2]) * stride_dw.to(INDEX)
-    if not DST_UNIT:
-        acc = tl.trans(acc)
-    tl.store(
-        dst_ptr + outer(dst_row, offs_n * dst_channel, DST_UNIT),
-        rounded(acc, dst_ptr.dtype.element_ty, SOFT_BF16),
-        mask=outer_and(row_ok, col_ok, DST_UNIT),
+    finish(
+        acc,
+        bias_ptr,
+        residual_ptr,
+        pre_ptr,
+        dst_ptr,
+        n,
+        position,
+        offs_n,
+        row_ok,
+        col_ok,
+        (bias_period_d.to(INDEX), bias_period_h.to(INDEX), bias_period_w.to(INDEX)),
+        (
+            stride_bias_d.to(INDEX),
+            stride_bias_h.to(INDEX),
+            stride_bias_w.to(INDEX),
+            stride_bias_c.to(INDEX),
+        ),
+        (
+            stride_en.to(INDEX),
+            stride_ec.to(INDEX),
+            stride_ed.to(INDEX),
+            stride_eh.to(INDEX),
+            stride_ew.to(INDEX),
+        ),
+        (
+            stride_dn.to(INDEX),
+            dst_channel,
+            stride_dd.to(INDEX),
+            stride_dh.to(INDEX),
+            stride_dw.to(INDEX),
+        ),
+        BIAS,
+        RESIDUAL,
+        KEEP_PRE,
+        ACTIVATION,
+        DST_UNIT,
+        1,
+        SOFT_BF16,
     )

@@ -2,6 +2,8 @@
 
 import triton.language as tl
 
+from ._border import fold, image_total, image_walk
+from ._epilogue import finish
 from ._index import (
     at,
     class_extent,
@@ -18,7 +20,7 @@ from ._index import (
     window_bits,
 )
 from ._jit import kernel
-from ._numbers import multiply_add, rounded
+from ._numbers import multiply_add
 
 
 @kernel
@@ -26,6 +28,8 @@ def gather_gemm(
     src_ptr,
     weight_ptr,
     bias_ptr,
+    residual_ptr,
+    pre_ptr,
     dst_ptr,
     batch: tl.int64,
     reduce_channels: tl.int64,
@@ -62,6 +66,18 @@ def gather_gemm(
     stride_dd: tl.int64,
     stride_dh: tl.int64,
     stride_dw: tl.int64,
+    stride_en: tl.int64,
+    stride_ec: tl.int64,
+    stride_ed: tl.int64,
+    stride_eh: tl.int64,
+    stride_ew: tl.int64,
+    bias_period_d: tl.int64,
+    bias_period_h: tl.int64,
+    bias_period_w: tl.int64,
+    stride_bias_d: tl.int64,
+    stride_bias_h: tl.int64,
+    stride_bias_w: tl.int64,
+    stride_bias_c: tl.int64,
     FILTER: tl.constexpr,
     STRIDE: tl.constexpr,
     DILATION: tl.constexpr,
@@ -69,7 +85,11 @@ def gather_gemm(
     TAP_DELTA: tl.constexpr,
     DGRAD: tl.constexpr,
     TILED: tl.constexpr,
-    HAS_BIAS: tl.constexpr,
+    BORDER: tl.constexpr,
+    BIAS: tl.constexpr,
+    RESIDUAL: tl.constexpr,
+    KEEP_PRE: tl.constexpr,
+    ACTIVATION: tl.constexpr,
     SRC_UNIT: tl.constexpr,
     SRC_VECTOR: tl.constexpr,
     WEIGHT_REDUCE_UNIT: tl.constexpr,
@@ -85,7 +105,8 @@ def gather_gemm(
     BLOCK_K: tl.constexpr,
     GROUP_M: tl.constexpr,
 ):
-    """dst[n, g, col, p] = sum over taps j, channels m of src[n, g, m, .] * w[bank, g, m, col, .].
+    """dst[n, g, col, p] = act(bias + residual +
+    sum over taps j and channels m of src[n, g, m, .] * w[bank, g, m, col, .])
 
     fprop: src = x, dst = y, m = C/g, col = K/g. dgrad: src = dy, dst = dx, m = K/g, col = C/g.
     Grid axis 0, slowest first: group, residue class (d, h, w), tile of (positions x columns).
@@ -113,7 +134,6 @@ def gather_gemm(
     pid_m, pid_n = tile_order(pid % (tiles_m * tiles_n), tiles_m, tiles_n, GROUP_M)
     rest = pid // (tiles_m * tiles_n)
     group, r = unflatten4(rest, classes)
-    base, first, taps = class_taps(r, pad, FILTER, STRIDE, DILATION, TAP_STEP, DGRAD)
 
     # This class's positions, in the order (n, q_d, q_h, q_w).
     extent = class_extent(r, residues, dst_size)
@@ -121,22 +141,10 @@ def gather_gemm(
     offs_m = pid_m * BLOCK_M + tl.arange(0, BLOCK_M)
     row_ok = offs_m < rows
     n, q = unflatten4(tl.minimum(offs_m, rows - 1), extent)
-    src_0 = base[0] + q[0] * step[0]
-    src_1 = base[1] + q[1] * step[1]
-    src_2 = base[2] + q[2] * step[2]
-    # Which taps of a row fall inside the source, one bit each: decided once, not at every step.
-    BITS: tl.constexpr = FILTER[0] * FILTER[1] * FILTER[2] <= 32
-    if BITS:
-        bits = row_ok.to(tl.int32)
-        bits = window_bits(bits, src_2, src_size[2], FILTER[2], TAP_DELTA[2], 1)
-        bits = window_bits(bits, src_1, src_size[1], FILTER[1], TAP_DELTA[1], FILTER[2])
-        bits = window_bits(bits, src_0, src_size[0], FILTER[0], TAP_DELTA[0], FILTER[1] * FILTER[2])
+    position = (r[0] + q[0] * residues[0], r[1] + q[1] * residues[1], r[2] + q[2] * residues[2])
 
     offs_n = pid_n * BLOCK_N + tl.arange(0, BLOCK_N)
     offs_k = tl.arange(0, BLOCK_K).to(INDEX)
-    src_row = n * stride_sn.to(INDEX) + group * red * src_channel
-    src_row += src_0 * src_stride[0] + src_1 * src_stride[1] + src_2 * src_stride[2]
-    src_tile = src_ptr + outer(src_row, offs_k * src_channel, SRC_UNIT)
     weight_ptr += weight_base + group * stride_wg
     if not DGRAD:
         weight_ptr += r[0] * stride_bank_d + r[1] * stride_bank_h + r[2] * stride_bank_w
@@ -146,75 +154,155 @@ def gather_gemm(
     )
 
     acc = tl.zeros((BLOCK_M, BLOCK_N), dtype=tl.float32)
-    steps = taps[0] * taps[1] * taps[2] * tl.cdiv(red, BLOCK_K)
-    steps = tl.where(pid_m * BLOCK_M < rows, steps, 0)
-    # The flat loop's counters: dividing its index would cost more than the loads.
-    j_d = base[0] * 0
-    j_h = base[1] * 0
-    j_w = base[2] * 0
-    c = base[2] * 0
-    for _ in range(steps):
-        src_off = c * src_channel
-        tap_off = c * weight_reduce
-        src_off += j_d * TAP_DELTA[0] * src_stride[0]
-        src_off += j_h * TAP_DELTA[1] * src_stride[1]
-        src_off += j_w * TAP_DELTA[2] * src_stride[2]
+    # A position is read as itself and, where dgrad has a border that folds, as its images.
+    IMAGES: tl.constexpr = DGRAD and BORDER != "zeros"
+    FOLDED: tl.constexpr = not DGRAD and BORDER != "zeros"
+    images = 1
+    if IMAGES:
+        images = image_total(pad, dst_size, src_size, FILTER, STRIDE, DILATION, BORDER)
+    for image in range(images):
+        live, anchor, walk = row_ok, r, step
+        lift = (0, 0, 0)
+        if IMAGES:
+            live, anchor, walk = image_walk(
+                image.to(INDEX),
+                r,
+                step,
+                position,
+                row_ok,
+                pad,
+                dst_size,
+                src_size,
+                FILTER,
+                STRIDE,
+                DILATION,
+                BORDER,
+            )
+            lift = dst_size
+        base, first, taps = class_taps(anchor, pad, lift, FILTER, STRIDE, DILATION, TAP_STEP, DGRAD)
+        src_0 = base[0] + q[0] * walk[0]
+        src_1 = base[1] + q[1] * walk[1]
+        src_2 = base[2] + q[2] * walk[2]
+        # Which taps of a row fall inside the source, one bit each: decided once, not every step.
+        BITS: tl.constexpr = FILTER[0] * FILTER[1] * FILTER[2] <= 32 and not FOLDED
         if BITS:
-            j = (j_d * FILTER[1] + j_h) * FILTER[2] + j_w
-            valid = ((bits >> j.to(tl.int32)) & 1) != 0
+            bits = live.to(tl.int32)
+            bits = window_bits(bits, src_2, src_size[2], FILTER[2], TAP_DELTA[2], 1)
+            bits = window_bits(bits, src_1, src_size[1], FILTER[1], TAP_DELTA[1], FILTER[2])
+            bits = window_bits(
+                bits, src_0, src_size[0], FILTER[0], TAP_DELTA[0], FILTER[1] * FILTER[2]
+            )
+        src_row = n * stride_sn.to(INDEX) + group * red * src_channel
+        if not FOLDED:
+            src_row += src_0 * src_stride[0] + src_1 * src_stride[1] + src_2 * src_stride[2]
+            src_tile = src_ptr + outer(src_row, offs_k * src_channel, SRC_UNIT)
+        # The flat loop's counters: dividing its index would cost more than the loads.
+        j_d = base[0] * 0
+        j_h = base[1] * 0
+        j_w = base[2] * 0
+        c = base[2] * 0
+        steps = taps[0] * taps[1] * taps[2] * tl.cdiv(red, BLOCK_K)
+        if IMAGES:
+            # Most tiles lie away from the border and have no row with this image.
+            steps = tl.where(tl.max(live.to(tl.int32), axis=0) > 0, steps, 0)
         else:
-            valid = row_ok & in_range(src_0 + j_d * TAP_DELTA[0], src_size[0])
-            valid = valid & in_range(src_1 + j_h * TAP_DELTA[1], src_size[1])
-            valid = valid & in_range(src_2 + j_w * TAP_DELTA[2], src_size[2])
-        tap_off += (first[0] + j_d * TAP_STEP[0]) * tap_stride[0]
-        tap_off += (first[1] + j_h * TAP_STEP[1]) * tap_stride[1]
-        tap_off += (first[2] + j_w * TAP_STEP[2]) * tap_stride[2]
-        if DGRAD and TILED:
-            # The bank of the output that this tap came from: constant in the class, not in j.
-            bank_d = (base[0] + j_d * TAP_DELTA[0]) % period[0]
-            bank_h = (base[1] + j_h * TAP_DELTA[1]) % period[1]
-            bank_w = (base[2] + j_w * TAP_DELTA[2]) % period[2]
-            tap_off += ((bank_d + period[0]) % period[0]) * stride_bank_d.to(INDEX)
-            tap_off += ((bank_h + period[1]) % period[1]) * stride_bank_h.to(INDEX)
-            tap_off += ((bank_w + period[2]) % period[2]) * stride_bank_w.to(INDEX)
-        channel_ok = c + offs_k < red
-        a = tl.load(
-            at(src_tile, src_off, SRC_VECTOR),
-            mask=outer_and(valid, channel_ok, SRC_UNIT),
-            other=0.0,
-        )
-        b = tl.load(
-            at(weight_tile, tap_off, WEIGHT_VECTOR),
-            mask=outer_and(channel_ok, col_ok, not WEIGHT_REDUCE_UNIT),
-            other=0.0,
-        )
-        if not SRC_UNIT:
-            a = tl.trans(a)
-        if WEIGHT_REDUCE_UNIT:
-            b = tl.trans(b)
-        acc = multiply_add(a, b, acc, PRECISION, SOFT_BF16)
-        c += BLOCK_K
-        wrap = c >= red
-        c = tl.where(wrap, 0, c)
-        j_w += wrap.to(INDEX)
-        wrap = j_w == taps[2]
-        j_w = tl.where(wrap, 0, j_w)
-        j_h += wrap.to(INDEX)
-        wrap = j_h == taps[1]
-        j_h = tl.where(wrap, 0, j_h)
-        j_d += wrap.to(INDEX)
+            steps = tl.where(pid_m * BLOCK_M < rows, steps, 0)
+        for _ in range(steps):
+            src_off = c * src_channel
+            tap_off = c * weight_reduce
+            if FOLDED:
+                at_0 = fold(src_0 + j_d * TAP_DELTA[0], src_size[0], BORDER)
+                at_1 = fold(src_1 + j_h * TAP_DELTA[1], src_size[1], BORDER)
+                at_2 = fold(src_2 + j_w * TAP_DELTA[2], src_size[2], BORDER)
+                row = src_row + at_0 * src_stride[0] + at_1 * src_stride[1] + at_2 * src_stride[2]
+                src_tile = src_ptr + outer(row, offs_k * src_channel, SRC_UNIT)
+                valid = live
+            else:
+                src_off += j_d * TAP_DELTA[0] * src_stride[0]
+                src_off += j_h * TAP_DELTA[1] * src_stride[1]
+                src_off += j_w * TAP_DELTA[2] * src_stride[2]
+                if BITS:
+                    j = (j_d * FILTER[1] + j_h) * FILTER[2] + j_w
+                    valid = ((bits >> j.to(tl.int32)) & 1) != 0
+                else:
+                    valid = live & in_range(src_0 + j_d * TAP_DELTA[0], src_size[0])
+                    valid = valid & in_range(src_1 + j_h * TAP_DELTA[1], src_size[1])
+                    valid = valid & in_range(src_2 + j_w * TAP_DELTA[2], src_size[2])
+            tap_off += (first[0] + j_d * TAP_STEP[0]) * tap_stride[0]
+            tap_off += (first[1] + j_h * TAP_STEP[1]) * tap_stride[1]
+            tap_off += (first[2] + j_w * TAP_STEP[2]) * tap_stride[2]
+            if DGRAD and TILED:
+                # The bank of the output that this tap came from: constant in the class, not in j.
+                bank_d = (base[0] + j_d * TAP_DELTA[0]) % period[0]
+                bank_h = (base[1] + j_h * TAP_DELTA[1]) % period[1]
+                bank_w = (base[2] + j_w * TAP_DELTA[2]) % period[2]
+                tap_off += ((bank_d + period[0]) % period[0]) * stride_bank_d.to(INDEX)
+                tap_off += ((bank_h + period[1]) % period[1]) * stride_bank_h.to(INDEX)
+                tap_off += ((bank_w + period[2]) % period[2]) * stride_bank_w.to(INDEX)
+            channel_ok = c + offs_k < red
+            a = tl.load(
+                at(src_tile, src_off, SRC_VECTOR),
+                mask=outer_and(valid, channel_ok, SRC_UNIT),
+                other=0.0,
+            )
+            b = tl.load(
+                at(weight_tile, tap_off, WEIGHT_VECTOR),
+                mask=outer_and(channel_ok, col_ok, not WEIGHT_REDUCE_UNIT),
+                other=0.0,
+            )
+            if not SRC_UNIT:
+                a = tl.trans(a)
+            if WEIGHT_REDUCE_UNIT:
+                b = tl.trans(b)
+            acc = multiply_add(a, b, acc, PRECISION, SOFT_BF16)
+            c += BLOCK_K
+            wrap = c >= red
+            c = tl.where(wrap, 0, c)
+            j_w += wrap.to(INDEX)
+            wrap = j_w == taps[2]
+            j_w = tl.where(wrap, 0, j_w)
+            j_h += wrap.to(INDEX)
+            wrap = j_h == taps[1]
+            j_h = tl.where(wrap, 0, j_h)
+            j_d += wrap.to(INDEX)
 
-    if HAS_BIAS:
-        bias = tl.load(bias_ptr + group * cols + offs_n, mask=col_ok, other=0.0)
-        acc += bias[None, :].to(tl.float32)
-    dst_row = n * stride_dn.to(INDEX) + group * cols * dst_channel
-    dst_row += (r[0] + q[0] * residues[0]) * stride_dd.to(INDEX)
-    dst_row += (r[1] + q[1] * residues[1]) * stride_dh.to(INDEX)
-    dst_row += (r[2] + q[2] * residues[2]) * stride_dw.to(INDEX)
-    if not DST_UNIT:
-        acc = tl.trans(acc)
-    tl.store(
-        at(dst_ptr, outer(dst_row, offs_n * dst_channel, DST_UNIT), DST_VECTOR),
-        rounded(acc, dst_ptr.dtype.element_ty, SOFT_BF16),
-        mask=outer_and(row_ok, col_ok, DST_UNIT),
+    finish(
+        acc,
+        bias_ptr,
+        residual_ptr,
+        pre_ptr,
+        dst_ptr,
+        n,
+        position,
+        group * cols + offs_n,
+        row_ok,
+        col_ok,
+        (bias_period_d.to(INDEX), bias_period_h.to(INDEX), bias_period_w.to(INDEX)),
+        (
+            stride_bias_d.to(INDEX),
+            stride_bias_h.to(INDEX),
+            stride_bias_w.to(INDEX),
+            stride_bias_c.to(INDEX),
+        ),
+        (
+            stride_en.to(INDEX),
+            stride_ec.to(INDEX),
+            stride_ed.to(INDEX),
+            stride_eh.to(INDEX),
+            stride_ew.to(INDEX),
+        ),
+        (
+            stride_dn.to(INDEX),
+            dst_channel,
+            stride_dd.to(INDEX),
+            stride_dh.to(INDEX),
+            stride_dw.to(INDEX),
+        ),
+        BIAS,
+        RESIDUAL,
+        KEEP_PRE,
+        ACTIVATION,
+        DST_UNIT,
+        DST_VECTOR,
+        SOFT_BF16,
     )

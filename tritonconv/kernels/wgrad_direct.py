@@ -2,10 +2,10 @@
 
 import triton.language as tl
 
+from ._border import read_at
 from ._index import (
     advance,
     class_extent,
-    in_range,
     outer,
     outer_and,
     split_range,
@@ -63,6 +63,7 @@ def wgrad_direct(
     FILTER: tl.constexpr,
     STRIDE: tl.constexpr,
     DILATION: tl.constexpr,
+    BORDER: tl.constexpr,
     GROUPED: tl.constexpr,
     GRAD_UNIT: tl.constexpr,
     SRC_UNIT: tl.constexpr,
@@ -117,11 +118,8 @@ def wgrad_direct(
     if not GRAD_UNIT:
         acc = tl.trans(acc)
     for _ in range(tl.cdiv(stop - start, BLOCK_K)):
-        src_0 = base_0 + q[0] * step_d
-        src_1 = base_1 + q[1] * step_h
-        src_2 = base_2 + q[2] * step_w
-        valid = (offs_k < stop) & in_range(src_0, src_size[0])
-        valid = valid & in_range(src_1, src_size[1]) & in_range(src_2, src_size[2])
+        src = (base_0 + q[0] * step_d, base_1 + q[1] * step_h, base_2 + q[2] * step_w)
+        src_0, src_1, src_2, valid = read_at(src, src_size, offs_k < stop, BORDER)
         grad_pos = n * stride_gn.to(INDEX) + (r[0] + q[0] * period[0]) * stride_gd.to(INDEX)
         grad_pos += (r[1] + q[1] * period[1]) * stride_gh.to(INDEX)
         grad_pos += (r[2] + q[2] * period[2]) * stride_gw.to(INDEX)

@@ -2,11 +2,11 @@
 
 import triton.language as tl
 
+from ._border import read_at
 from ._index import (
     advance,
     at,
     class_extent,
-    in_range,
     outer,
     outer_and,
     split_range,
@@ -66,6 +66,7 @@ def wgrad_gemm(
     FILTER: tl.constexpr,
     STRIDE: tl.constexpr,
     DILATION: tl.constexpr,
+    BORDER: tl.constexpr,
     GRAD_UNIT: tl.constexpr,
     GRAD_VECTOR: tl.constexpr,
     SRC_UNIT: tl.constexpr,
@@ -132,11 +133,8 @@ def wgrad_gemm(
     acc = tl.zeros((BLOCK_M, BLOCK_N), dtype=tl.float32)
     for _ in range(tl.cdiv(stop - start, BLOCK_K)):
         live = offs_k < stop
-        src_0 = base_0 + q[0] * step_d
-        src_1 = base_1 + q[1] * step_h
-        src_2 = base_2 + q[2] * step_w
-        valid = live & in_range(src_0, src_size[0])
-        valid = valid & in_range(src_1, src_size[1]) & in_range(src_2, src_size[2])
+        src = (base_0 + q[0] * step_d, base_1 + q[1] * step_h, base_2 + q[2] * step_w)
+        src_0, src_1, src_2, valid = read_at(src, src_size, live, BORDER)
         grad_pos = n * stride_gn.to(INDEX) + (r[0] + q[0] * period[0]) * grad_stride[0]
         grad_pos += (r[1] + q[1] * period[1]) * grad_stride[1]
         grad_pos += (r[2] + q[2] * period[2]) * grad_stride[2]

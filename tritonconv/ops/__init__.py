@@ -1,7 +1,7 @@
 """Registration of the library's operators under `torch.ops.tritonconv`."""
 
-from . import conv
+from . import conv, fused
 
-SCHEMAS = conv.SCHEMAS
+SCHEMAS = conv.SCHEMAS | fused.SCHEMAS
 
 __all__ = ["SCHEMAS"]

@@ -13,34 +13,37 @@ under a torch.func transform take one with `setup_context`, which functorch dema
 slower.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch._C._functorch import peek_interpreter_stack  # type: ignore
 from torch.autograd import Function
 
 from ..launch import interpreting
 from ..problem import ConvArguments, Pass
+from ..reference.epilogue import bias_gradient, spread
 from ._run import problem_of, run
 from ._vmap import grouped, scaled, vmap_conv, vmap_dgrad, vmap_wgrad, which_axis
 
-_TAIL = "SymInt[] stride, SymInt[] padding, SymInt[] dilation, SymInt groups, bool flip=False"
+TAIL = (
+    "SymInt[] stride, SymInt[] padding, SymInt[] dilation, SymInt groups, bool flip=False, "
+    'str padding_mode="zeros"'
+)
 SCHEMAS = {
-    "conv": f"conv(Tensor input, Tensor weight, Tensor? bias, {_TAIL}) -> Tensor",
+    "conv": f"conv(Tensor input, Tensor weight, Tensor? bias, {TAIL}) -> Tensor",
     "conv_dgrad": (
-        f"conv_dgrad(Tensor grad_output, Tensor weight, SymInt[] input_size, {_TAIL}) -> Tensor"
+        f"conv_dgrad(Tensor grad_output, Tensor weight, SymInt[] input_size, {TAIL}) -> Tensor"
     ),
     "conv_wgrad": (
-        f"conv_wgrad(Tensor grad_output, Tensor input, SymInt[] weight_size, {_TAIL}) -> Tensor"
+        f"conv_wgrad(Tensor grad_output, Tensor input, SymInt[] weight_size, {TAIL}) -> Tensor"
     ),
 }
 NAMES = {Pass.FPROP: "conv", Pass.DGRAD: "conv_dgrad", Pass.WGRAD: "conv_wgrad"}
 
-_library = torch.library.Library("tritonconv", "DEF")
+library = torch.library.Library("tritonconv", "DEF")
 for _schema in SCHEMAS.values():
-    _library.define(_schema, tags=(torch.Tag.pt2_compliant_tag,))
+    library.define(_schema, tags=(torch.Tag.pt2_compliant_tag,))
 
 conv = torch.ops.tritonconv.conv.default
 conv_dgrad = torch.ops.tritonconv.conv_dgrad.default
@@ -53,28 +56,28 @@ _OPS = {Pass.FPROP: conv, Pass.DGRAD: conv_dgrad, Pass.WGRAD: conv_wgrad}
 
 def _save(ctx: Any, which: Pass, inputs: tuple[Any, ...]) -> None:
     """Keep each operand only if the other one's gradient will read it."""
-    a, b, _, *rest = inputs
+    a, b, extra, *rest = inputs
     need_a, need_b = ctx.needs_input_grad[:2]
     ctx.save_for_backward(a if need_b else None, b if need_a else None)
-    ctx.call = which, a.shape, b.shape, rest
+    ctx.call = which, a.shape, b.shape, getattr(extra, "shape", None), rest
 
 
 def _backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
     a, b = ctx.saved_tensors
-    which, a_shape, b_shape, rest = ctx.call
+    which, a_shape, b_shape, bias_shape, rest = ctx.call
     need_a, need_b, need_bias = ctx.needs_input_grad[:3]
     da = db = dbias = None
     if which is Pass.FPROP:
         da = conv_dgrad(grad, b, a_shape, *rest) if need_a else None
         db = conv_wgrad(grad, a, b_shape, *rest) if need_b else None
-        dbias = grad.sum([0, *range(2, len(a_shape))]) if need_bias else None
+        dbias = bias_gradient(grad, bias_shape) if need_bias else None
     elif which is Pass.DGRAD:
         da = conv(grad, b, None, *rest) if need_a else None
         db = conv_wgrad(a, grad, b_shape, *rest) if need_b else None
     else:
         da = conv(b, grad, None, *rest) if need_a else None
         db = conv_dgrad(a, grad, b_shape, *rest) if need_b else None
-    return da, db, dbias, None, None, None, None, None
+    return da, db, dbias, *[None] * len(rest)
 
 
 def _eager_function(which: Pass) -> Any:
@@ -82,7 +85,7 @@ def _eager_function(which: Pass) -> Any:
 
     def forward(ctx: Any, *inputs: Any) -> Tensor:
         _save(ctx, which, inputs)
-        if _is_plain(*inputs[:3]):
+        if is_plain(*inputs[:3]):
             return run(which, *inputs)
         with torch._C._AutoDispatchBelowAutograd():
             return op(*inputs)
@@ -118,12 +121,18 @@ def _vmapped(which: Pass, size: int, in_dims: tuple[Any, ...], inputs: tuple[Any
 
     def tail(factor: int) -> tuple[Any, ...]:
         g = grouped(arguments, factor)
-        return g.stride, g.padding, g.dilation, g.groups, g.flip
+        return g.stride, g.padding, g.dilation, g.groups, g.flip, g.padding_mode
 
     if which is Pass.FPROP:
-        return vmap_conv(
-            size, in_dims[:3], (a, b, extra), lambda x, w, bias, f: conv(x, w, bias, *tail(f))
-        )
+
+        def call(x: Tensor, w: Tensor, bias: Tensor | None, f: int) -> Tensor:
+            return conv(x, w, bias, *tail(f))
+
+        if extra is None or extra.dim() == 1 + (in_dims[2] is not None):
+            return vmap_conv(size, in_dims[:3], (a, b, extra), call)
+        y = vmap_conv(size, (*in_dims[:2], None), (a, b, None), call)
+        banks = [extra] if in_dims[2] is None else extra.unbind(in_dims[2])
+        return y + torch.stack([spread(bias, y.shape[3:]) for bias in banks])[:, None]
     if which is Pass.DGRAD:
         return vmap_dgrad(
             size,
@@ -154,8 +163,9 @@ def _backend(which: Pass) -> Callable[..., Tensor]:
         dilation: list[int],
         groups: int,
         flip: bool = False,
+        padding_mode: str = "zeros",
     ) -> Tensor:
-        return run(which, a, b, extra, stride, padding, dilation, groups, flip)
+        return run(which, a, b, extra, stride, padding, dilation, groups, flip, padding_mode)
 
     return backend
 
@@ -180,15 +190,18 @@ def _autograd(which: Pass) -> Callable[..., Tensor]:
         dilation: list[int],
         groups: int,
         flip: bool = False,
+        padding_mode: str = "zeros",
     ) -> Tensor:
+        plain = is_plain(a, b, extra)
         if torch.is_grad_enabled() and torch._C._any_requires_grad(a, b, extra):
-            if _aten_records(a, b) and _is_plain(a, b, extra):
-                return run(which, a, b, extra, stride, padding, dilation, groups, flip)
-            return function.apply(a, b, extra, stride, padding, dilation, groups, flip)
-        if _is_plain(a, b, extra):
-            return run(which, a, b, extra, stride, padding, dilation, groups, flip)
-        with torch._C._AutoDispatchBelowAutograd():
-            return op(a, b, extra, stride, padding, dilation, groups, flip)
+            if not (plain and _aten_records(a, b)):
+                return function.apply(
+                    a, b, extra, stride, padding, dilation, groups, flip, padding_mode
+                )
+        elif not plain:
+            with torch._C._AutoDispatchBelowAutograd():
+                return op(a, b, extra, stride, padding, dilation, groups, flip, padding_mode)
+        return run(which, a, b, extra, stride, padding, dilation, groups, flip, padding_mode)
 
     return autograd
 
@@ -208,22 +221,7 @@ def _aten_records(a: Tensor, b: Tensor) -> bool:
     return a.is_contiguous() and b.is_contiguous()
 
 
-def eager_conv(x: Tensor, w: Tensor, bias: Tensor | None, *rest: Any) -> Tensor:
-    """`conv` for the functions: in a plain CPU call its body, without the dispatcher's two round
-    trips, which cost as much as a small convolution; else the op."""
-    if (
-        not torch.compiler.is_compiling()
-        and x.is_cpu
-        and _is_plain(x, w, bias)
-        and torch._C._len_torch_function_stack() == 0
-        and not torch.is_autocast_enabled("cpu")
-        and peek_interpreter_stack() is None
-    ):
-        return _conv_body(x, w, bias, *rest)
-    return conv(x, w, bias, *rest)
-
-
-def _is_plain(*operands: Any) -> bool:
+def is_plain(*operands: Any) -> bool:
     """Whether the next stop of the dispatcher would be our own backend: real tensors on a CPU or
     GPU, no lazy negation, and no mode that wants to see the call. Going there directly saves a
     round trip through the dispatcher. What is no tensor (a shape, no bias) does not matter."""
@@ -247,18 +245,24 @@ def _transformed(which: Pass) -> Callable[..., Tensor]:
     function = _transformed_function(which)
 
     def transformed(a: Tensor, b: Tensor, extra: Any, *rest: Any) -> Tensor:
-        # The dispatcher drops an argument that equals its default.
-        flip = () if len(rest) == 5 else (False,)
-        return function.apply(a, b, extra, *rest, *flip)
+        return function.apply(a, b, extra, *with_defaults(rest))
 
     return transformed
 
 
+def with_defaults(rest: Sequence[Any], defaults: Sequence[Any] = (False, "zeros")) -> list[Any]:
+    """The arguments from `stride` on: the dispatcher drops those that equal their default."""
+    return [*rest, *defaults[len(rest) - 4 :]]
+
+
+AUTOCAST = {
+    "cuda": torch._C.DispatchKey.AutocastCUDA,
+    "cpu": torch._C.DispatchKey.AutocastCPU,
+}
+
+
 def _autocast(device: str) -> Callable[..., Tensor]:
-    key = (
-        torch._C.DispatchKey.AutocastCUDA if device == "cuda" else torch._C.DispatchKey.AutocastCPU
-    )
-    below = torch._C.DispatchKeySet(key)
+    below = torch._C.DispatchKeySet(AUTOCAST[device])
 
     def autocast(x: Tensor, w: Tensor, bias: Tensor | None, *rest: Any) -> Tensor:
         dtype = torch.get_autocast_dtype(device)
@@ -272,13 +276,13 @@ def _autocast(device: str) -> Callable[..., Tensor]:
     return autocast
 
 
-_conv_body = _autograd(Pass.FPROP)
+BODIES = {which: _autograd(which) for which in Pass}
 for _which, _name in NAMES.items():
     for _key in ("CPU", "CUDA"):
-        _library.impl(_name, _backend(_which), _key)
-    _library.impl(_name, _autograd(_which), "Autograd")
-    _library.impl(_name, _transformed(_which), "FuncTorchDynamicLayerFrontMode")
-    torch.library.register_fake(f"tritonconv::{_name}", _fake(_which), lib=_library)
+        library.impl(_name, _backend(_which), _key)
+    library.impl(_name, BODIES[_which], "Autograd")
+    library.impl(_name, _transformed(_which), "FuncTorchDynamicLayerFrontMode")
+    torch.library.register_fake(f"tritonconv::{_name}", _fake(_which), lib=library)
 # Only the forward op casts: a backward runs outside autocast, in the dtype of its forward.
-_library.impl("conv", _autocast("cuda"), "AutocastCUDA")
-_library.impl("conv", _autocast("cpu"), "AutocastCPU")
+library.impl("conv", _autocast("cuda"), "AutocastCUDA")
+library.impl("conv", _autocast("cpu"), "AutocastCPU")

@@ -80,10 +80,25 @@ def index_dtype(problem: ConvProblem) -> Any:
             problem.weight_strides,
             (*(0, 0, 0), OVERHANG, OVERHANG, *problem.filter_size),
         ),
+        *_epilogue_extents(problem),
         OVERHANG * OVERHANG + problem.batch * math.prod(problem.input_size),
         OVERHANG * OVERHANG + problem.batch * math.prod(problem.output_size),
     )
     return tl.int64 if max(extents) >= 2**31 else tl.int32
+
+
+def _epilogue_extents(problem: ConvProblem) -> list[int]:
+    """Of the residual, whichever pass it belongs to, and of the bias with its period."""
+    epilogue, channels = problem.epilogue, max(problem.in_channels, problem.out_channels)
+    extents = []
+    if epilogue.residual_strides is not None:
+        sizes = zip(problem.input_size, problem.output_size, strict=True)
+        shape = (problem.batch, channels, *(max(pair) for pair in sizes))
+        extents.append(_extent(shape, epilogue.residual_strides, (0, OVERHANG, 0, 0, 0)))
+    if epilogue.bias_strides is not None:
+        shape = (*epilogue.bias_period, channels)
+        extents.append(_extent(shape, epilogue.bias_strides, (0, 0, 0, OVERHANG)))
+    return extents
 
 
 def _extent(shape: Sequence[int], strides: Sequence[int], overhang: Sequence[int]) -> int:
@@ -147,7 +162,6 @@ def gather_arguments(problem: ConvProblem, which: Pass) -> dict[str, Any]:
     return {
         "src_ptr": Slot.OUTPUT if dgrad else Slot.INPUT,
         "weight_ptr": Slot.WEIGHT,
-        "bias_ptr": Slot.BIAS if problem.has_bias else None,
         "dst_ptr": Slot.INPUT if dgrad else Slot.OUTPUT,
         "batch": problem.batch,
         "reduce_channels": per_k if dgrad else per_c,
@@ -167,10 +181,29 @@ def gather_arguments(problem: ConvProblem, which: Pass) -> dict[str, Any]:
         "TAP_STEP": view.tap_step,
         "TAP_DELTA": view.tap_delta,
         "DGRAD": dgrad,
-        "HAS_BIAS": problem.has_bias,
+        "BORDER": problem.padding_mode,
+        **epilogue_arguments(problem),
         "SRC_UNIT": src_strides[1] == 1,
         "DST_UNIT": dst_strides[1] == 1,
         "INDEX": index_dtype(problem),
+    }
+
+
+def epilogue_arguments(problem: ConvProblem) -> dict[str, Any]:
+    """The arguments of `kernels/_epilogue.py`."""
+    epilogue = problem.epilogue
+    tied, residual = epilogue.bias_strides, epilogue.residual_strides
+    return {
+        "bias_ptr": None if tied is None else Slot.BIAS,
+        "residual_ptr": None if residual is None else Slot.RESIDUAL,
+        "pre_ptr": Slot.PRE if epilogue.keep_pre else None,
+        **axis_arguments("bias_period", epilogue.bias_period),
+        **{f"stride_bias_{a}": s for a, s in zip("dhwc", tied or (0,) * 4, strict=True)},
+        **stride_arguments("e", residual or (0,) * 5),
+        "BIAS": epilogue.bias_kind,
+        "RESIDUAL": residual is not None,
+        "KEEP_PRE": epilogue.keep_pre,
+        "ACTIVATION": epilogue.activation,
     }
 
 
@@ -199,6 +232,7 @@ def wgrad_arguments(problem: ConvProblem, splits: int) -> dict[str, Any]:
         "FILTER": problem.filter_size,
         "STRIDE": problem.stride,
         "DILATION": problem.dilation,
+        "BORDER": problem.padding_mode,
         "GRAD_UNIT": problem.output_strides[1] == 1,
         "SRC_UNIT": problem.input_strides[1] == 1,
         "INDEX": index_dtype(problem),

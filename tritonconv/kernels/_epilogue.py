@@ -1,0 +1,120 @@
+"""The end of every kernel for fprop and dgrad: bias, residual, activation, and the store."""
+
+import triton
+import triton.language as tl
+
+from ._index import at, outer, outer_and
+from ._numbers import rounded
+
+LEAKY_SLOPE = tl.constexpr(0.01)
+ROOT_HALF = tl.constexpr(0.7071067811865476)
+
+
+@triton.jit
+def sigmoid(z):
+    """1 / (1 + exp(-z)), from the exponential of a negative number, which cannot overflow."""
+    small = tl.exp(-tl.abs(z))
+    return tl.where(z < 0, small, 1.0) / (1.0 + small)
+
+
+@triton.jit
+def tanh(z):
+    """-m / (m + 2) with m = exp(-2|z|) - 1, which keeps its digits near 0.
+
+    The difference is formed as (u - 1) log(exponent) / log(u), where the error of u cancels.
+    Source: Higham, Accuracy and Stability of Numerical Algorithms, section 1.14.1.
+    """
+    exponent = -2.0 * tl.abs(z)
+    u = tl.exp(exponent)
+    plain = (u == 1.0) | (u < 0.25)
+    safe = tl.where(plain, 0.5, u)
+    m = tl.where(u == 1.0, exponent, u - 1.0)
+    m = tl.where(plain, m, (u - 1.0) * (exponent / tl.log(safe)))
+    size = -m / (m + 2.0)
+    return tl.where(z < 0, -size, size)
+
+
+@triton.jit
+def activate(z, ACTIVATION: tl.constexpr):
+    """The activation of z, element by element. NaN stays NaN."""
+    if ACTIVATION == "relu":
+        return tl.where(z < 0, 0.0, z)
+    elif ACTIVATION == "leaky_relu":
+        return tl.where(z < 0, z * LEAKY_SLOPE, z)
+    elif ACTIVATION == "gelu":
+        return 0.5 * z * (1.0 + tl.erf(z * ROOT_HALF))
+    elif ACTIVATION == "silu":
+        return z * sigmoid(z)
+    elif ACTIVATION == "sigmoid":
+        return sigmoid(z)
+    elif ACTIVATION == "tanh":
+        return tanh(z)
+    else:
+        return z
+
+
+@triton.jit
+def place(n, position, stride):
+    """Offset of image n and position (d, h, w), channels left out; stride is (n, c, d, h, w)."""
+    offset = n * stride[0] + position[0] * stride[2]
+    return offset + position[1] * stride[3] + position[2] * stride[4]
+
+
+@triton.jit
+def finish(
+    acc,
+    bias_ptr,
+    residual_ptr,
+    pre_ptr,
+    dst_ptr,
+    n,
+    position,
+    channel,
+    row_ok,
+    col_ok,
+    bias_period,
+    bias_stride,
+    residual_stride,
+    dst_stride,
+    BIAS: tl.constexpr,
+    RESIDUAL: tl.constexpr,
+    KEEP_PRE: tl.constexpr,
+    ACTIVATION: tl.constexpr,
+    DST_UNIT: tl.constexpr,
+    DST_VECTOR: tl.constexpr,
+    SOFT_BF16: tl.constexpr,
+):
+    """dst[n, channel, position] = activation(acc + bias[position mod period, channel] + residual).
+
+    `acc` is a tile of (rows x columns): `n` and the three of `position` belong to its rows,
+    `channel`, counted over all groups, to its columns. Strides: bias (d, h, w, c), the others
+    (n, c, d, h, w), with a constant 1 for c where the destination's channels are contiguous.
+    """
+    if BIAS == "tied":
+        bias = tl.load(bias_ptr + channel * bias_stride[3], mask=col_ok, other=0.0)
+        acc += bias[None, :].to(acc.dtype)
+    elif BIAS == "untied":
+        bank = (position[0] % bias_period[0]) * bias_stride[0]
+        bank += (position[1] % bias_period[1]) * bias_stride[1]
+        bank += (position[2] % bias_period[2]) * bias_stride[2]
+        bias = tl.load(
+            bias_ptr + bank[:, None] + (channel * bias_stride[3])[None, :],
+            mask=row_ok[:, None] & col_ok[None, :],
+            other=0.0,
+        )
+        acc += bias.to(acc.dtype)
+    if not DST_UNIT:
+        acc = tl.trans(acc)
+    ok = outer_and(row_ok, col_ok, DST_UNIT)
+    if RESIDUAL:
+        row = place(n, position, residual_stride)
+        residual = tl.load(
+            residual_ptr + outer(row, channel * residual_stride[1], DST_UNIT), mask=ok, other=0.0
+        )
+        acc += residual.to(acc.dtype)
+    offset = outer(place(n, position, dst_stride), channel * dst_stride[1], DST_UNIT)
+    if KEEP_PRE:
+        value = rounded(acc, pre_ptr.dtype.element_ty, SOFT_BF16)
+        tl.store(at(pre_ptr, offset, DST_VECTOR), value, mask=ok)
+    value = rounded(activate(acc, ACTIVATION), dst_ptr.dtype.element_ty, SOFT_BF16)
+    tl.store(at(dst_ptr, offset, DST_VECTOR), value, mask=ok)

@@ -1,0 +1,76 @@
+"""What the functions call: the op of a call, or on a CPU the shortest way around the dispatcher."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch._C._functorch import peek_interpreter_stack  # type: ignore
+
+from ..checks import check_tensors
+from ..epilogue import Extras, epilogue_of
+from ..launch import interpreting
+from ..problem import Pass
+from ..reference.epilogue import finish
+from .conv import BODIES, conv, conv_dgrad, is_plain
+from .fused import conv_dgrad_fused, conv_fused
+
+
+def convolve(
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    residual: Tensor | None,
+    activation: str,
+    *rest: Any,
+) -> Tensor:
+    """activation(conv(input, weight) + bias + residual); `rest` are the fields of ConvArguments."""
+    plain = residual is None and activation == "none"
+    if _shortcut(input, weight, bias, residual):
+        if plain:
+            return BODIES[Pass.FPROP](input, weight, bias, *rest)
+        if not interpreting():
+            z = BODIES[Pass.FPROP](input, weight, bias, *rest)
+            return _finish(z, Extras(None, residual, activation))
+    if plain:
+        return conv(input, weight, bias, *rest)
+    return conv_fused(input, weight, bias, residual, *rest, activation)[0]
+
+
+def transpose(
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    residual: Tensor | None,
+    activation: str,
+    output_shape: list[int],
+    *rest: Any,
+) -> Tensor:
+    """activation(conv_dgrad(input, weight) + bias + residual), of the full shape `output_shape`."""
+    plain = bias is None and residual is None and activation == "none"
+    if not interpreting() and _shortcut(input, weight, bias, residual):
+        z = BODIES[Pass.DGRAD](input, weight, output_shape, *rest)
+        return z if plain else _finish(z, Extras(bias, residual, activation))
+    if plain:
+        return conv_dgrad(input, weight, output_shape, *rest)
+    return conv_dgrad_fused(input, weight, bias, residual, output_shape, *rest, activation)[0]
+
+
+def _finish(z: Tensor, extras: Extras) -> Tensor:
+    """The epilogue by torch, refusing what the op would refuse."""
+    operands = {"bias": extras.bias, "residual": extras.residual}
+    check_tensors({"input": z} | {name: t for name, t in operands.items() if t is not None})
+    epilogue_of(tuple(z.shape), extras)
+    return finish(z, extras)[0]
+
+
+def _shortcut(*operands: Tensor | None) -> bool:
+    """Whether a call's body may be called without the dispatcher's two round trips, which cost as
+    much as a small convolution: plain CPU tensors, and no mode, transform or tracer to see it."""
+    return (
+        not torch.compiler.is_compiling()
+        and operands[0].is_cpu  # type: ignore[union-attr]
+        and is_plain(*operands)
+        and torch._C._len_torch_function_stack() == 0
+        and not torch.is_autocast_enabled("cpu")
+        and peek_interpreter_stack() is None
+    )
