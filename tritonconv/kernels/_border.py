@@ -89,7 +89,7 @@ def image_counts(
 def image_of(image, position, low, pad, last, size, BORDER: tl.constexpr):
     """`(sign, offset, ok)` along one axis: image number `image` of i is sign*i + offset, which a
     window reaches for those of `position` that are `ok`. Number 0 is i itself."""
-    sign = tl.where(image == 0, 1, 1)
+    sign = image * 0 + 1
     offset = image * 0
     ok = position == position  # noqa: PLR0124
     is_low = (image > 0) & (image <= low)

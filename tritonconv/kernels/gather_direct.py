@@ -149,7 +149,7 @@ def gather_direct(
         lift = (0, 0, 0)
         if IMAGES:
             live, anchor, walk = image_walk(
-                image.to(INDEX),
+                pad[0] * 0 + image,
                 r,
                 step,
                 position,

@@ -13,7 +13,9 @@ from ._index import (
     outer,
     outer_and,
     residues_of,
+    split_range,
     tile_order,
+    unflatten3,
     unflatten4,
     unit_or,
     whole_vectors,
@@ -78,6 +80,8 @@ def gather_gemm(
     stride_bias_h: tl.int64,
     stride_bias_w: tl.int64,
     stride_bias_c: tl.int64,
+    splits: tl.int64,
+    stride_split: tl.int64,
     FILTER: tl.constexpr,
     STRIDE: tl.constexpr,
     DILATION: tl.constexpr,
@@ -85,6 +89,7 @@ def gather_gemm(
     TAP_DELTA: tl.constexpr,
     DGRAD: tl.constexpr,
     TILED: tl.constexpr,
+    SPLIT: tl.constexpr,
     BORDER: tl.constexpr,
     BIAS: tl.constexpr,
     RESIDUAL: tl.constexpr,
@@ -109,10 +114,17 @@ def gather_gemm(
     sum over taps j and channels m of src[n, g, m, .] * w[bank, g, m, col, .])
 
     fprop: src = x, dst = y, m = C/g, col = K/g. dgrad: src = dy, dst = dx, m = K/g, col = C/g.
-    Grid axis 0, slowest first: group, residue class (d, h, w), tile of (positions x columns).
+    Grid axis 0, slowest first: split, group, residue class (d, h, w), tile of (positions x
+    columns). With SPLIT each split sums its own share of the steps into its own slice of dst, a
+    float32 workspace that `finish_splits` adds up in a fixed order.
     `INDEX` is int32, or int64 where an offset can pass 2^31.
     """
     pid = tl.program_id(0).to(INDEX)
+    if SPLIT:
+        programs = tl.num_programs(0).to(INDEX) // splits.to(INDEX)
+        split = pid // programs
+        pid = pid % programs
+        dst_ptr += split.to(tl.int64) * stride_split
     batch = batch.to(INDEX)
     red = whole_vectors(reduce_channels.to(INDEX), SRC_VECTOR)
     cols = whole_vectors(dst_channels.to(INDEX), DST_VECTOR)
@@ -165,7 +177,7 @@ def gather_gemm(
         lift = (0, 0, 0)
         if IMAGES:
             live, anchor, walk = image_walk(
-                image.to(INDEX),
+                pad[0] * 0 + image,
                 r,
                 step,
                 position,
@@ -201,7 +213,16 @@ def gather_gemm(
         j_h = base[1] * 0
         j_w = base[2] * 0
         c = base[2] * 0
-        steps = taps[0] * taps[1] * taps[2] * tl.cdiv(red, BLOCK_K)
+        deep = tl.cdiv(red, BLOCK_K)
+        steps = taps[0] * taps[1] * taps[2] * deep
+        if SPLIT:
+            start, stop = split_range(split, splits.to(INDEX), steps, 1)
+            steps = stop - start
+            c = (start % deep) * BLOCK_K
+            # A class that no tap reaches has no steps; its counters must not divide by 0.
+            j_d, j_h, j_w = unflatten3(
+                start // deep, tl.maximum(taps[1], 1), tl.maximum(taps[2], 1)
+            )
         if IMAGES:
             # Most tiles lie away from the border and have no row with this image.
             steps = tl.where(tl.max(live.to(tl.int32), axis=0) > 0, steps, 0)

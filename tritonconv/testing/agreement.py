@@ -6,6 +6,7 @@ import numpy as np
 import torch
 
 from ..device import INTERPRETER, Device, cuda_device
+from ..epilogue import Extras
 from ..launch import Slot, interpreting
 from ..ops._run import OPERANDS
 from ..planning import make_plan
@@ -26,13 +27,15 @@ def planning_device() -> Device:
     return INTERPRETER if interpreting() else cuda_device(torch.cuda.current_device())
 
 
-def problem_of_case(case: ConvCase, which: Pass, tensors: tuple[torch.Tensor, ...]) -> ConvProblem:
-    """The problem of one pass over (x, w, dy)."""
+def problem_of_case(
+    case: ConvCase, which: Pass, tensors: tuple[torch.Tensor, ...], extras: Extras | None = None
+) -> ConvProblem:
+    """The problem of one pass over (x, w, dy), with an epilogue if `extras` has one."""
     x, w, dy = tensors
     if which is Pass.FPROP:
-        return fprop_problem(x, w, None, case.arguments)
+        return fprop_problem(x, w, None, case.arguments, extras)
     if which is Pass.DGRAD:
-        return dgrad_problem(dy, w, x.shape, case.arguments)
+        return dgrad_problem(dy, w, x.shape, case.arguments, extras)
     return wgrad_problem(dy, x, w.shape, case.arguments)
 
 
@@ -48,21 +51,43 @@ def run_variant(
 
     `device` is what to plan for, by default where the kernels run.
     """
+    return run_fused_variant(variant, problem, which, (a, b), Extras(), device)[0]
+
+
+def run_fused_variant(
+    variant: Variant,
+    problem: ConvProblem,
+    which: Pass,
+    operands: tuple[torch.Tensor, torch.Tensor],
+    extras: Extras,
+    device: Device | None = None,
+) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """`run_variant` with the operands of an epilogue; the number before the activation as well,
+    if it is to be kept."""
+    aligned = all(t.data_ptr() % 16 == 0 for t in (*operands, *extras[:2]) if t is not None)
     device = device or planning_device()
-    plan = make_plan(problem, which, device, aligned=_aligned(a, b), variant=variant)
-    result = torch.full_like(
-        torch.empty_strided(
-            problem.result_shape(which),
-            problem.result_strides(which),
-            dtype=problem.dtype,
-            device=a.device,
-        ),
-        float("nan"),
-    )
+    plan = make_plan(problem, which, device, aligned=aligned, variant=variant)
+    shape, strides = problem.result_shape(which), problem.result_strides(which)
+
+    def poisoned() -> torch.Tensor:
+        empty = torch.empty_strided(shape, strides, dtype=problem.dtype, device=operands[0].device)
+        return empty.fill_(float("nan"))
+
     first, second, written = OPERANDS[which]
-    tensors: dict[Slot, torch.Tensor] = {first: a, second: b, written: result}
+    tensors: dict[Slot, torch.Tensor] = {
+        first: operands[0],
+        second: operands[1],
+        written: poisoned(),
+    }
+    for slot, tensor in (
+        (Slot.BIAS, extras.bias),
+        (Slot.RESIDUAL, extras.residual),
+        (Slot.PRE, poisoned() if extras.keep_pre else None),
+    ):
+        if tensor is not None:
+            tensors[slot] = tensor
     plan.run(tensors)
-    return result
+    return tensors[written], tensors.get(Slot.PRE)
 
 
 def oracle(case: ConvCase, which: Pass, x: Any, w: Any, dy: Any) -> np.ndarray:
@@ -82,10 +107,6 @@ def assert_agrees(case: ConvCase, which: Pass, got: torch.Tensor, problem: ConvP
     magnitude = oracle(case, which, *(t.abs() for t in tensors))
     allowed = allowed_error(problem, which, exact, magnitude)
     assert_within(got, exact, allowed, which.value)
-
-
-def _aligned(a: torch.Tensor, b: torch.Tensor) -> bool:
-    return (a.data_ptr() | b.data_ptr()) % 16 == 0
 
 
 def _float64(values: Any) -> np.ndarray:

@@ -3,7 +3,8 @@
 from .base import Variant
 from .direct import Direct
 from .implicit_gemm import ImplicitGemm
+from .split_k import SplitK
 
-VARIANTS: tuple[Variant, ...] = (ImplicitGemm(), Direct())
+VARIANTS: tuple[Variant, ...] = (SplitK(), ImplicitGemm(), Direct())
 
 __all__ = ["VARIANTS", "Variant"]

@@ -18,12 +18,15 @@ from ..problem import MAX_SPLITS, ConvProblem, Pass
 # Distance by which a tile may overhang its tensor, in channels or positions.
 OVERHANG = 256
 SUM_BLOCK = 1024
+EVERY_KIND = ("shared", "tiled", "unshared", "depthwise", "pointwise", "stem")
 
 
 class Variant(Protocol):
     """One algorithm for some passes of some problems."""
 
     name: str
+    # The kinds of problem it is made for, some of `testing.strategies.KINDS`: where tests look.
+    kinds: tuple[str, ...]
 
     def supports(self, problem: ConvProblem, which: Pass) -> str | None:
         """None if the result would be right, else why it would not. Says nothing of speed."""

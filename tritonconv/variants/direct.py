@@ -14,6 +14,7 @@ from ..kernels.wgrad_direct import wgrad_direct
 from ..launch import Launch
 from ..problem import ConvProblem, Pass
 from .base import (
+    EVERY_KIND,
     Flags,
     ceil_div,
     gather_arguments,
@@ -31,6 +32,7 @@ class Direct:
     """One multiply-add a term, in float32 or float64; a tile is positions x channels."""
 
     name = "direct"
+    kinds = EVERY_KIND
 
     def supports(self, problem: ConvProblem, which: Pass) -> str | None:
         """Every problem."""

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 
@@ -14,6 +15,7 @@ from ..kernels.wgrad_gemm import wgrad_gemm
 from ..launch import Launch
 from ..problem import ConvProblem, Pass
 from .base import (
+    EVERY_KIND,
     Flags,
     ceil_div,
     gather_arguments,
@@ -34,6 +36,7 @@ class ImplicitGemm:
     """tl.dot over residue classes; the tiles are gathered by pointers, nothing is unfolded."""
 
     name = "implicit_gemm"
+    kinds = EVERY_KIND
 
     def supports(self, problem: ConvProblem, which: Pass) -> str | None:
         """Everything but float64, which has no matrix form on all targets."""
@@ -70,9 +73,14 @@ class ImplicitGemm:
                 # Both of its operands are gathered by position: that takes registers too.
                 sizes.remove((128, 64))
             return [_config(m, n, depth // 2, 8) for m, n in sizes]
+        # A second tile, of a residual or an untied bias, takes registers beside the accumulator.
+        epilogue = problem.epilogue
+        second = epilogue.residual_strides is not None or epilogue.bias_kind == "untied"
         # From this size on, four warps would run out of registers.
-        large = 192 if problem.dtype == torch.float32 else 256
+        large = 192 if second or problem.dtype == torch.float32 else 256
         sizes = [(m, n) for m in (64, 128) for n in WIDTHS]
+        if second:
+            sizes.remove((128, 128))
         return [_config(m, n, depth, 8 if m + n >= large else 4) for m, n in sizes]
 
     def configs(self, problem: ConvProblem, which: Pass, device: Device) -> Sequence[Config]:
@@ -116,23 +124,28 @@ class ImplicitGemm:
     ) -> tuple[Launch, ...]:
         """One launch; wgrad adds the summing pass where it splits."""
         view = gemm_view(problem, which)
-        tiles = _tiles(view, config)
-        shared = {
-            **dict(config.constants),
-            "GROUP_M": GROUP_M,
-            "PRECISION": problem.precision,
-            "SOFT_BF16": soft_bf16(problem, flags),
-        }
+        tiles = gemm_tiles(view, config)
+        shared = gemm_constants(problem, config, flags)
         if which is Pass.WGRAD:
             splits = split_count(tiles, view.depth, config["BLOCK_K"], flags.multiprocessors)
             arguments = wgrad_arguments(problem, splits) | shared
             arguments |= _vectors(problem, which, flags)
             launch = Launch(wgrad_gemm, tiles * splits, arguments, config)
             return (launch, sum_launch(problem, splits, flags)) if splits > 1 else (launch,)
-        arguments = gather_arguments(problem, which) | shared
-        arguments |= _vectors(problem, which, flags)
-        arguments["TILED"] = problem.period != (1, 1, 1)
+        arguments = gather_gemm_arguments(problem, which, flags) | shared
         return (Launch(gather_gemm, tiles, arguments, config),)
+
+
+def gather_gemm_arguments(problem: ConvProblem, which: Pass, flags: Flags) -> dict[str, Any]:
+    """What `gather_gemm` takes for one unsplit sum, beside the config's constants."""
+    return {
+        **gather_arguments(problem, which),
+        **_vectors(problem, which, flags),
+        "TILED": problem.period != (1, 1, 1),
+        "SPLIT": False,
+        "splits": 1,
+        "stride_split": 0,
+    }
 
 
 def shared_bytes(dtype: torch.dtype, config: Config) -> int:
@@ -158,7 +171,18 @@ def _advantage(problem: ConvProblem, device: Device) -> int:
     return device.matrix_advantage[0]
 
 
-def _tiles(view: GemmView, config: Config) -> int:
+def gemm_constants(problem: ConvProblem, config: Config, flags: Flags) -> dict[str, Any]:
+    """The constants that every GEMM kernel takes."""
+    return {
+        **dict(config.constants),
+        "GROUP_M": GROUP_M,
+        "PRECISION": problem.precision,
+        "SOFT_BF16": soft_bf16(problem, flags),
+    }
+
+
+def gemm_tiles(view: GemmView, config: Config) -> int:
+    """Programs of one unsplit launch."""
     m, n = ceil_div(view.rows, config["BLOCK_M"]), ceil_div(view.columns, config["BLOCK_N"])
     return m * n * view.batches
 
@@ -167,7 +191,7 @@ def _cost(view: GemmView, problem: ConvProblem, config: Config, device: Device) 
     """Time of the launch in units of one multiply-add a multiprocessor: tile quantisation."""
     resident = max(device.shared_memory // (shared_bytes(problem.dtype, config) + 1024), 1)
     resident = min(resident, 16 // config.num_warps)
-    waves = ceil_div(_tiles(view, config), device.multiprocessors * resident)
+    waves = ceil_div(gemm_tiles(view, config), device.multiprocessors * resident)
     depth = ceil_div(view.depth, config["BLOCK_K"]) * config["BLOCK_K"]
     # Filling the pipeline and writing the tile cost about as much as this many steps.
     fixed = 8 * config["BLOCK_K"]
