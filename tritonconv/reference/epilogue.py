@@ -25,12 +25,22 @@ ACTIVATE_IN_PLACE: dict[str, Callable[[Tensor], Tensor]] = {
     "sigmoid": torch.sigmoid_,
     "tanh": torch.tanh_,
 }
+
+
+def _silu_backward(dy: Tensor, z: Tensor) -> Tensor:
+    # ATen's own has no derivative, so a second backward takes the formula.
+    if not (torch.is_grad_enabled() and (dy.requires_grad or z.requires_grad)):
+        return _aten.silu_backward(dy, z)
+    gate = torch.sigmoid(z)
+    return dy * (gate * (1 + z * (1 - gate)))
+
+
 # dz from dy and what was saved: z itself for gelu and silu, the activation's value for the others.
 _DERIVATIVE: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "relu": lambda dy, y: _aten.threshold_backward(dy, y, 0),
     "leaky_relu": lambda dy, y: _aten.leaky_relu_backward(dy, y, LEAKY_SLOPE, True),
     "gelu": _aten.gelu_backward,
-    "silu": _aten.silu_backward,
+    "silu": _silu_backward,
     "sigmoid": _aten.sigmoid_backward,
     "tanh": _aten.tanh_backward,
 }
