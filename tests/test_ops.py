@@ -16,26 +16,28 @@ from tritonconv.launch import interpreting
 from tritonconv.ops import SCHEMAS
 from tritonconv.ops._run import CALLS, run
 from tritonconv.planning import make_plan
-from tritonconv.problem import ConvArguments, Pass, wgrad_problem
+from tritonconv.problem import ConvArguments, Pass, fprop_problem, wgrad_problem
 from tritonconv.reference import aten
 from tritonconv.testing.agreement import kernel_device, oracle
 from tritonconv.testing.strategies import ConvCase
 from tritonconv.testing.strategies import conv_cases as draw_cases
 
 OPS = torch.ops.tritonconv
-# (rank, weight period or None, stride, padding pairs, dilation, groups, flip)
+LINEAR = ("conv", "conv_dgrad", "conv_wgrad")
+# (rank, weight period or None, stride, padding pairs, dilation, groups, flip, padding mode)
 GEOMETRIES = {
-    "1-D": (1, None, [2], [1, 0], [1], 1, False),
-    "2-D grouped, strided": (2, None, [2, 1], [1, 1, 0, 1], [1, 1], 2, False),
-    "2-D flipped": (2, None, [1, 1], [1, 1, 1, 1], [1, 2], 1, True),
-    "2-D tiled": (2, (2, 1), [1, 1], [0, 0, 1, 1], [1, 1], 1, False),
-    "3-D": (3, None, [1, 1, 1], [0] * 6, [1, 1, 1], 1, False),
+    "1-D": (1, None, [2], [1, 0], [1], 1, False, "zeros"),
+    "2-D grouped, strided": (2, None, [2, 1], [1, 1, 0, 1], [1, 1], 2, False, "zeros"),
+    "2-D flipped": (2, None, [1, 1], [1, 1, 1, 1], [1, 2], 1, True, "zeros"),
+    "2-D tiled": (2, (2, 1), [1, 1], [0, 0, 1, 1], [1, 1], 1, False, "zeros"),
+    "2-D circular": (2, None, [1, 2], [1, 1, 1, 0], [1, 1], 1, False, "circular"),
+    "3-D": (3, None, [1, 1, 1], [0] * 6, [1, 1, 1], 1, False, "zeros"),
 }
 
 
 def operands(name, dtype=torch.float64, grad=True):
     """(x, w, bias, rest of the op's arguments), requiring gradients."""
-    rank, period, stride, padding, dilation, groups, flip = GEOMETRIES[name]
+    rank, period, stride, padding, dilation, groups, flip, mode = GEOMETRIES[name]
     generator = torch.Generator().manual_seed(0)
     shapes = (
         (2, 2 * groups, *[4 if rank < 3 else 3] * rank),
@@ -45,20 +47,25 @@ def operands(name, dtype=torch.float64, grad=True):
     tensors = [
         torch.randn(s, dtype=dtype, generator=generator).requires_grad_(grad) for s in shapes
     ]
-    return (*tensors, (stride, padding, dilation, groups, flip))
+    return (*tensors, (stride, padding, dilation, groups, flip, mode))
 
 
-def three_calls(name, dtype=torch.float64):
-    """The arguments of conv, conv_dgrad and conv_wgrad for one geometry."""
+def calls(name, dtype=torch.float64):
+    """The arguments of every op for one geometry."""
     x, w, bias, rest = operands(name, dtype)
     with torch.no_grad():
         y = OPS.conv(x, w, bias, *rest)
-    dy = torch.randn(y.shape, dtype=dtype, generator=torch.Generator().manual_seed(1))
-    dy = dy.requires_grad_()
+    generator = torch.Generator().manual_seed(1)
+    # A bias of the input's channels, untied along the last axis.
+    last = torch.randn(*[1] * (x.dim() - 3), 2, x.shape[1], dtype=dtype, generator=generator)
+    dy, residual = (torch.randn(t.shape, dtype=dtype, generator=generator) for t in (y, y))
+    dy, last, residual = (t.requires_grad_() for t in (dy, last, residual))
     return {
         "conv": (x, w, bias, *rest),
         "conv_dgrad": (dy, w, list(x.shape), *rest),
         "conv_wgrad": (dy, x, list(w.shape), *rest),
+        "conv_fused": (x, w, bias, residual, *rest, "gelu", True),
+        "conv_dgrad_fused": (dy, w, last, None, list(x.shape), *rest, "tanh", False),
     }
 
 
@@ -70,13 +77,13 @@ def test_schemas_are_registered_as_documented():
 @pytest.mark.parametrize("op", SCHEMAS)
 @pytest.mark.parametrize("name", GEOMETRIES)
 def test_opcheck(name, op, aten_path):
-    results = opcheck(getattr(OPS, op).default, three_calls(name, torch.float32)[op])
+    results = opcheck(getattr(OPS, op).default, calls(name, torch.float32)[op])
     assert set(results.values()) == {"SUCCESS"} and len(results) >= 4
 
 
 @pytest.mark.parametrize("op", SCHEMAS)
 def test_opcheck_on_the_kernels(op):
-    arguments = three_calls("1-D", torch.float32)[op]
+    arguments = calls("1-D", torch.float32)[op]
     moved = [
         a.detach().to(kernel_device()).requires_grad_() if isinstance(a, torch.Tensor) else a
         for a in arguments
@@ -91,13 +98,15 @@ def test_opcheck_on_the_kernels(op):
 @pytest.mark.parametrize("name", GEOMETRIES)
 def test_gradients_and_double_backward(name, op, path, request):
     request.getfixturevalue(path)
-    arguments = three_calls(name)[op]
+    arguments = calls(name)[op]
     call = getattr(OPS, op)
     tensors = [a for a in arguments if isinstance(a, torch.Tensor)]
     others = arguments[len(tensors) :]
 
     def function(*tensors):
-        return call(*tensors, *others)
+        result = call(*tensors, *others)
+        results = result if isinstance(result, tuple) else (result,)
+        return tuple(t for t in results if t.numel())
 
     assert torch.autograd.gradcheck(function, tensors, fast_mode=True)
     assert torch.autograd.gradgradcheck(function, tensors, fast_mode=True)
@@ -242,7 +251,7 @@ def test_vmap_of_every_argument(name, batched, aten_path):
 @pytest.mark.parametrize("op", ["conv_dgrad", "conv_wgrad"])
 @pytest.mark.parametrize("name", ["2-D grouped, strided", "2-D tiled"])
 def test_vmap_of_the_gradients(name, op, batched, aten_path):
-    a, b, *others = three_calls(name)[op]
+    a, b, *others = calls(name)[op]
     a, b = a.detach(), b.detach()
     stacked = [
         t if d is None else torch.stack([t, 2 * t + 1, -t], dim=d)
@@ -253,6 +262,24 @@ def test_vmap_of_the_gradients(name, op, batched, aten_path):
     for n in range(3):
         one = [t if d is None else t.select(d, n) for t, d in zip(stacked, batched, strict=True)]
         torch.testing.assert_close(got[n], call(*one, *others), rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("op", ["conv_fused", "conv_dgrad_fused"])
+@pytest.mark.parametrize("name", ["2-D circular", "2-D tiled"])
+def test_vmap_and_func_grad_of_the_fused_ops(name, op, aten_path):
+    a, w, *others = calls(name)[op]
+    a, w = torch.stack([a.detach(), 2 * a.detach() + 1]), w.detach()
+
+    def call(a, w):
+        return getattr(OPS, op)(a, w, *others)[0]
+
+    got = torch.func.vmap(call, (0, None))(a, w)
+    slopes = torch.func.vmap(torch.func.grad(lambda w, a: call(a, w).square().sum()), (None, 0))
+    for n, slope in enumerate(slopes(w, a)):
+        torch.testing.assert_close(got[n], call(a[n], w), rtol=1e-12, atol=1e-12)
+        leaf = w.clone().requires_grad_()
+        (expected,) = torch.autograd.grad(call(a[n], leaf).square().sum(), leaf)
+        torch.testing.assert_close(slope, expected, rtol=1e-10, atol=1e-10)
 
 
 def test_concurrent_threads(aten_path):
@@ -316,7 +343,7 @@ def test_no_hidden_buffers():
     x = torch.randn(1, 2, 6, 70).transpose(2, 3)[..., ::2].expand(2, 2, 70, 3)
     w = torch.randn(3, 3, 3, 2).permute(0, 3, 1, 2)
     x, w = x.to(kernel_device()), w.to(kernel_device())
-    rest = ([1, 1], [1, 1, 1, 1], [1, 1], 1, False)
+    rest = ([1, 1], [1, 1, 1, 1], [1, 1], 1, False, "zeros")
     dy = torch.randn(2, 3, 70, 3).to(kernel_device())
     known = {t.untyped_storage().data_ptr() for t in (x, w, dy)}
     for which, operands, result in (
@@ -331,6 +358,7 @@ def test_no_hidden_buffers():
         first, *others = sizes.values()
         assert first == result
         assert sum(others) <= (64 * w.numel() * 4 if which is Pass.WGRAD else 0), sizes
+        assert len(others) <= 1
 
 
 def test_workspace_is_stated_by_the_problem():
@@ -339,4 +367,9 @@ def test_workspace_is_stated_by_the_problem():
     problem = wgrad_problem(dy, x, (3, 2, 3, 3), arguments)
     plan = make_plan(problem, Pass.WGRAD, TARGETS["sm_90"])
     assert 0 < plan.workspace * 4 <= problem.workspace_limit(Pass.WGRAD)
-    assert problem.workspace_limit(Pass.FPROP) == 0
+    # One image leaves most multiprocessors idle: its forward pass is split too.
+    x, w = torch.empty(1, 512, 7, 7), torch.empty(512, 512, 3, 3)
+    problem = fprop_problem(x, w, None, arguments)
+    plan = make_plan(problem, Pass.FPROP, TARGETS["sm_90"])
+    assert plan.variant == "split_k"
+    assert 0 < plan.workspace * 4 <= problem.workspace_limit(Pass.FPROP)
