@@ -4,11 +4,13 @@ A module that is not listed may launch nothing. Raise a number only with the tim
 """
 
 LAUNCHES = {
-    "test_kernels": 400,
-    "test_properties": 200,
+    "test_kernels": 2000,
+    "test_properties": 300,
     "test_ops": 120,
     "test_overflow": 20,
     "test_functional": 400,
+    "test_family_laws": 600,
+    "test_op_db": 300,
     "test_errors": 100,
     "test_demo": 40,
 }

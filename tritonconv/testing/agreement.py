@@ -14,7 +14,7 @@ from ..problem import ConvProblem, Pass, dgrad_problem, fprop_problem, wgrad_pro
 from ..reference import textbook
 from ..variants import Variant
 from .strategies import ConvCase
-from .tolerances import allowed_error, assert_within
+from .tolerances import allowed_error, allowed_error_activated, assert_within
 
 
 def kernel_device() -> torch.device:
@@ -107,6 +107,31 @@ def assert_agrees(case: ConvCase, which: Pass, got: torch.Tensor, problem: ConvP
     magnitude = oracle(case, which, *(t.abs() for t in tensors))
     allowed = allowed_error(problem, which, exact, magnitude)
     assert_within(got, exact, allowed, which.value)
+
+
+def assert_agrees_fused(variant: Variant, case: ConvCase, which: Pass, extras: Extras) -> None:
+    """One pass by one variant with an epilogue is the textbook's, and so is the number before the
+    activation if it is kept."""
+    device = kernel_device()
+    x, w, dy = tensors = case.tensors(device)
+    problem = problem_of_case(case, which, tensors, extras)
+    operands = (x, w) if which is Pass.FPROP else (dy, w)
+    got, got_pre = run_fused_variant(variant, problem, which, operands, extras)
+    bias, residual = (None if t is None else _float64(t) for t in extras[:2])
+    sums = oracle(case, which, *tensors)
+    magnitude = textbook.epilogue(
+        oracle(case, which, *(t.abs() for t in tensors)),
+        None if bias is None else np.abs(bias),
+        None if residual is None else np.abs(residual),
+    )
+    pre = textbook.epilogue(sums, bias, residual)
+    value = textbook.epilogue(sums, bias, residual, extras.activation)
+    allowed = allowed_error_activated(problem, which, pre, magnitude, value)
+    assert_within(got, value, allowed, f"{which.value} and {extras.activation}")
+    assert (got_pre is not None) == extras.keep_pre
+    if got_pre is not None:
+        allowed = allowed_error(problem, which, pre, magnitude)
+        assert_within(got_pre, pre, allowed, "the number before the activation")
 
 
 def _float64(values: Any) -> np.ndarray:

@@ -54,7 +54,9 @@ class ConvCase:
     def geometry(self) -> Geometry:
         """What the textbook's sums take."""
         pairs = tuple(zip(self.padding[::2], self.padding[1::2], strict=True))
-        return Geometry(self.stride, pairs, self.dilation, self.groups, self.flip)
+        return Geometry(
+            self.stride, pairs, self.dilation, self.groups, self.flip, self.padding_mode
+        )
 
     def tensors(
         self, device: torch.device | str = "cpu"

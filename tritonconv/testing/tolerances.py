@@ -17,6 +17,10 @@ ROUNDOFF = {
 TF32_ROUNDOFF = 2.0**-11
 # Rounding errors of a sum add up like a random walk; this many standard deviations cover it.
 SPREAD = 6.0
+# gelu's, at the square root of 2; the other activations' are at most 1.1.
+STEEPEST = 1.13
+# Each is an exponential or an error function, and a few operations around it.
+ACTIVATION_ROUNDINGS = 8
 
 
 def reduction_length(problem: ConvProblem, which: Pass) -> int:
@@ -41,14 +45,37 @@ def allowed_error(
     for float64), and u_in that of the operands where the matrix units round them (tf32), else 0.
     Source: Higham, Accuracy and Stability of Numerical Algorithms, sections 2.2 and 2.8.
     """
-    accumulator = torch.float64 if problem.dtype == torch.float64 else torch.float32
+    result = ROUNDOFF[problem.dtype] * np.abs(exact)
+    return result + _of_the_sum(problem, which, exact, magnitude) + _smallest(problem)
+
+
+def allowed_error_activated(
+    problem: ConvProblem, which: Pass, pre: np.ndarray, magnitude: np.ndarray, value: np.ndarray
+) -> np.ndarray:
+    """`allowed_error` of value = activation(pre): the sum's error, steepened by the activation's
+    largest slope, the activation's own few roundings, and the result's."""
+    own = ACTIVATION_ROUNDINGS * ROUNDOFF[_accumulator(problem)] * (np.abs(pre) + np.abs(value))
+    result = ROUNDOFF[problem.dtype] * np.abs(value)
+    of_the_sum = STEEPEST * _of_the_sum(problem, which, pre, magnitude)
+    return result + own + of_the_sum + _smallest(problem)
+
+
+def _of_the_sum(
+    problem: ConvProblem, which: Pass, exact: np.ndarray, magnitude: np.ndarray
+) -> np.ndarray:
     length = max(reduction_length(problem, which), 1)
-    relative = SPREAD * math.sqrt(length) * ROUNDOFF[accumulator]
+    relative = SPREAD * math.sqrt(length) * ROUNDOFF[_accumulator(problem)]
     if problem.precision == "tf32":
         relative += 2 * TF32_ROUNDOFF
-    smallest = float(torch.finfo(problem.dtype).smallest_normal)
-    result = ROUNDOFF[problem.dtype] * np.abs(exact)
-    return result + relative * (magnitude + np.abs(exact)) + smallest
+    return relative * (magnitude + np.abs(exact))
+
+
+def _accumulator(problem: ConvProblem) -> torch.dtype:
+    return torch.float64 if problem.dtype == torch.float64 else torch.float32
+
+
+def _smallest(problem: ConvProblem) -> float:
+    return float(torch.finfo(problem.dtype).smallest_normal)
 
 
 def assert_within(
