@@ -59,6 +59,7 @@ def _poison():
 def aten_path(monkeypatch, aten_passes):
     """CPU tensors take the ATen path, as in a process that does not interpret."""
     monkeypatch.setattr("tritonconv.ops.conv.interpreting", lambda: False)
+    monkeypatch.setattr("tritonconv.ops.entry.interpreting", lambda: False)
 
 
 @pytest.fixture

@@ -57,7 +57,7 @@ def assert_equal_gradients(ours, theirs, leaves):
     assert_equal(got, expected)
     dy = draw(*expected.shape, dtype=expected.dtype, seed=4)
     pairs = zip(
-        ("input", "weight", "bias"),
+        ("input", "weight", "bias", "residual"),
         torch.autograd.grad(got, leaves, dy),
         torch.autograd.grad(expected, leaves, dy),
         strict=False,

@@ -47,6 +47,8 @@ def transpose(
 ) -> Tensor:
     """activation(conv_dgrad(input, weight) + bias + residual), of the full shape `output_shape`."""
     plain = bias is None and residual is None and activation == "none"
+    # Autocast casts for the fused op only: conv_dgrad is a backward pass, in its forward's dtype.
+    plain &= not torch.is_autocast_enabled(input.device.type)
     if not interpreting() and _shortcut(input, weight, bias, residual):
         z = BODIES[Pass.DGRAD](input, weight, output_shape, *rest)
         return z if plain else _finish(z, Extras(bias, residual, activation))

@@ -1,16 +1,10 @@
-"""Convolution functions with the arguments of torch.nn.functional, and more kinds of padding."""
-
-from collections.abc import Sequence
-from typing import Any
+"""Convolution of signals, images and volumes."""
 
 from torch import Tensor
 
-from .arguments import flips, padding_pairs, per_axis
-from .errors import ProblemError
-from .ops.entry import convolve
+from ._call import Kind, Padding, Size, prepare
 
-Size = int | Sequence[int]
-Padding = int | Sequence[int] | str | Sequence[Sequence[int]]
+_CONV = Kind("conv", "K, C/groups")
 
 
 def conv1d(
@@ -23,25 +17,36 @@ def conv1d(
     groups: int = 1,
     *,
     mode: str = "cross_correlation",
+    padding_mode: str = "zeros",
+    activation: str | None = None,
+    residual: Tensor | None = None,
 ) -> Tensor:
     """Slide a bank of filters along a signal.
 
-    y[n, k, q] = bias[k] + sum over c, s of
-                 x[n, g(k)*C/groups + c, q*stride - pad_low + s*dilation] * w[k, c, s]
+    y[n, k, q] = act(bias[k] + residual[n, k, q] + sum over c, s of
+                     x[n, g(k)*C/groups + c, q*stride - pad_low + s*dilation] * w[k, c, s])
+        where g(k) = k // (K/groups), and what lies outside x is as `padding_mode` says
 
     Args:
         input: (N, C, W), or (C, W) for one signal; float16, bfloat16, float32 or float64; any
             strides, read in place.
         weight: (K, C/groups, S), same dtype and device.
-        bias: (K,), or None.
+        bias: (K,), or (T, K) with 1 <= T <= Q, an untied bias: position q adds bias[q mod T, k].
+            Same dtype and device. Default None.
         stride: samples between outputs, default 1.
-        padding: zeros at each end, in samples: an int, ((low, high),), or a word. "valid":
-            none; "same": output = ceil(W / stride), the odd zero at the high end; "same_lower":
-            the odd zero at the low end; "full": dilation * (S - 1) at both ends. Default 0.
+        padding: samples added at each end: an int, ((low, high),), or a word. "valid": none;
+            "same": output = ceil(W / stride), the odd sample at the high end; "same_lower": the
+            odd sample at the low end; "full": dilation * (S - 1) at both ends. Default 0.
         dilation: samples between taps, default 1.
         groups: number of channel groups that do not see each other, default 1.
         mode: "cross_correlation", or "convolution", which reads the filter backwards: the
             textbook's definition, commutative under full padding.
+        padding_mode: what padding adds. "zeros"; "reflect": the signal mirrored at its first and
+            last sample, which are not repeated, padding < W; "replicate": those samples again;
+            "circular": the signal again, from its other end, padding <= W.
+        activation: None, "relu", "leaky_relu" (slope 0.01), "gelu" (exact), "silu", "sigmoid" or
+            "tanh", applied last. Default None.
+        residual: the result's shape, dtype and device; added before the activation. Default None.
 
     Returns:
         (N, K, Q) in the input's dtype, Q = (W + low + high - dilation*(S-1) - 1) // stride + 1;
@@ -52,7 +57,9 @@ def conv1d(
 
     Source: Goodfellow, Bengio, Courville, Deep Learning, sections 9.1 and 9.5.
     """
-    return _conv(1, input, weight, bias, (stride, padding, dilation, groups, mode))
+    operands = (input, weight, bias, residual, activation)
+    options = (stride, padding, dilation, groups, mode, padding_mode)
+    return prepare(_CONV, 1, operands, options).convolve()
 
 
 def conv2d(
@@ -65,22 +72,30 @@ def conv2d(
     groups: int = 1,
     *,
     mode: str = "cross_correlation",
+    padding_mode: str = "zeros",
+    activation: str | None = None,
+    residual: Tensor | None = None,
 ) -> Tensor:
     """Slide a bank of filters over an image.
 
-    y[n, k, p, q] = bias[k] + sum over c, r, s of x[n, g(k)*C/groups + c, i, j] * w[k, c, r, s]
+    y[n, k, p, q] = act(bias[k] + residual[n, k, p, q] + sum over c, r, s of
+                        x[n, g(k)*C/groups + c, i, j] * w[k, c, r, s])
         where i = p*stride_h - pad_h + r*dilation_h and j = q*stride_w - pad_w + s*dilation_w
 
     Args:
         input: (N, C, H, W), or (C, H, W) for one image; dtypes and strides as in `conv1d`.
         weight: (K, C/groups, R, S), same dtype and device.
-        bias: (K,), or None.
+        bias: (K,), or untied, (T, U, K): position (p, q) adds bias[p mod T, q mod U, k]. Default
+            None.
         stride: pixels between outputs, an int or one an axis, default 1.
-        padding: zeros around the image, in pixels: an int, one an axis, ((low, high), (low, high)),
+        padding: pixels added around the image: an int, one an axis, ((low, high), (low, high)),
             or a word of `conv1d`. Default 0.
         dilation: pixels between taps, an int or one an axis, default 1.
         groups: number of channel groups that do not see each other, default 1.
         mode: "cross_correlation" or "convolution", as in `conv1d`.
+        padding_mode: "zeros", "reflect", "replicate" or "circular", as in `conv1d`.
+        activation: None or a name, as in `conv1d`.
+        residual: the result's shape; added before the activation. Default None.
 
     Returns:
         (N, K, P, Q) in the input's dtype; channels-last in memory if the input or the weight is.
@@ -90,7 +105,9 @@ def conv2d(
 
     Source: Goodfellow, Bengio, Courville, Deep Learning, sections 9.1 and 9.5.
     """
-    return _conv(2, input, weight, bias, (stride, padding, dilation, groups, mode))
+    operands = (input, weight, bias, residual, activation)
+    options = (stride, padding, dilation, groups, mode, padding_mode)
+    return prepare(_CONV, 2, operands, options).convolve()
 
 
 def conv3d(
@@ -103,23 +120,29 @@ def conv3d(
     groups: int = 1,
     *,
     mode: str = "cross_correlation",
+    padding_mode: str = "zeros",
+    activation: str | None = None,
+    residual: Tensor | None = None,
 ) -> Tensor:
     """Slide a bank of filters through a volume or a video.
 
-    y[n, k, z, p, q] = bias[k]
-        + sum over c, t, r, s of x[n, g(k)*C/groups + c, h, i, j] * w[k, c, t, r, s]
+    y[n, k, z, p, q] = act(bias[k] + residual[n, k, z, p, q] + sum over c, t, r, s of
+                           x[n, g(k)*C/groups + c, h, i, j] * w[k, c, t, r, s])
         where h = z*stride_d - pad_d + t*dilation_d, and i and j likewise
 
     Args:
         input: (N, C, D, H, W), or (C, D, H, W) for one volume; dtypes and strides as in `conv1d`.
         weight: (K, C/groups, T, R, S), same dtype and device.
-        bias: (K,), or None.
+        bias: (K,), or untied with a period of three sizes in front, as in `conv2d`. Default None.
         stride: voxels between outputs, an int or one an axis, default 1.
-        padding: zeros around the volume, in voxels: an int, one an axis, three (low, high) pairs,
-            or a word of `conv1d`. Default 0.
+        padding: voxels added around the volume: an int, one an axis, three (low, high) pairs, or a
+            word of `conv1d`. Default 0.
         dilation: voxels between taps, an int or one an axis, default 1.
         groups: number of channel groups that do not see each other, default 1.
         mode: "cross_correlation" or "convolution", as in `conv1d`.
+        padding_mode: "zeros", "reflect", "replicate" or "circular", as in `conv1d`.
+        activation: None or a name, as in `conv1d`.
+        residual: the result's shape; added before the activation. Default None.
 
     Returns:
         (N, K, Z, P, Q) in the input's dtype; channels-last in memory if the input or weight is.
@@ -129,44 +152,6 @@ def conv3d(
 
     Source: Goodfellow, Bengio, Courville, Deep Learning, sections 9.1 and 9.5.
     """
-    return _conv(3, input, weight, bias, (stride, padding, dilation, groups, mode))
-
-
-def _conv(
-    rank: int, input: Tensor, weight: Tensor, bias: Tensor | None, options: tuple[Any, ...]
-) -> Tensor:
-    """The canonical form of a call: a batch, `rank` ints an option, padding as (low, high)."""
-    for name, tensor in (("input", input), ("weight", weight), ("bias", bias)):
-        if not isinstance(tensor, Tensor) and (name != "bias" or tensor is not None):
-            raise ProblemError(f"{name}: expected a torch.Tensor, got {type(tensor).__name__}")
-    axes = input.dim()
-    if axes not in (rank + 1, rank + 2) or weight.dim() != rank + 2:
-        name, tensor = ("input", input) if axes not in (rank + 1, rank + 2) else ("weight", weight)
-        wanted = (
-            f"{rank + 2} axes, or {rank + 1} without a batch"
-            if name == "input"
-            else (f"{rank + 2} axes (K, C/groups and {rank} of the filter)")
-        )
-        raise ProblemError(
-            f"{name}: conv{rank}d expected {wanted}, got {tensor.dim()} in {list(tensor.shape)}"
-        )
-    stride, padding, dilation, groups, mode = options
-    stride = [stride] * rank if type(stride) is int else per_axis("stride", stride, rank)
-    dilation = [dilation] * rank if type(dilation) is int else per_axis("dilation", dilation, rank)
-    if type(padding) is int:
-        padding = [padding] * (2 * rank)
-    else:
-        padding = padding_pairs(
-            padding, stride, dilation, input.shape[-rank:], weight.shape[-rank:]
-        )
-    if not isinstance(groups, int) or isinstance(groups, bool):
-        (groups,) = per_axis("groups", groups, 1)
-    flip = mode != "cross_correlation" and flips(mode)
-    if axes == rank + 2:
-        return convolve(
-            input, weight, bias, None, "none", stride, padding, dilation, groups, flip, "zeros"
-        )
-    one = input.unsqueeze(0)
-    return convolve(
-        one, weight, bias, None, "none", stride, padding, dilation, groups, flip, "zeros"
-    ).squeeze(0)
+    operands = (input, weight, bias, residual, activation)
+    options = (stride, padding, dilation, groups, mode, padding_mode)
+    return prepare(_CONV, 3, operands, options).convolve()
