@@ -5,6 +5,7 @@ the checks ask for equality and need no tolerance.
 """
 
 from dataclasses import dataclass
+from functools import partial
 from itertools import product
 
 import numpy as np
@@ -13,6 +14,7 @@ import torch
 
 from tritonconv.reference.matrix import (
     apply,
+    coordinates,
     is_circulant,
     is_doubly_block_toeplitz,
     is_toeplitz,
@@ -22,14 +24,14 @@ from tritonconv.reference.matrix import (
 from tritonconv.reference.textbook import Geometry, conv, dgrad, output_size, wgrad
 
 
-def geometry(rank, stride=1, padding=0, dilation=1, groups=1, flip=False):
+def geometry(rank, stride=1, padding=0, dilation=1, groups=1, flip=False, padding_mode="zeros"):
     """A Geometry from per-axis tuples, or from single values for every axis."""
 
     def per_axis(value):
         return value if isinstance(value, tuple) else (value,) * rank
 
     pads = tuple(p if isinstance(p, tuple) else (p, p) for p in per_axis(padding))
-    return Geometry(per_axis(stride), pads, per_axis(dilation), groups, flip)
+    return Geometry(per_axis(stride), pads, per_axis(dilation), groups, flip, padding_mode)
 
 
 @dataclass(frozen=True)
@@ -98,10 +100,41 @@ CASES = {
         (3, 3, 4), (2, 1, 3), geometry(3, padding=1, flip=True), period=(2, 1, 3)
     ),
 }
+BORDERS = ("reflect", "replicate", "circular")
+# Pads as large as the mode allows, on both sides at once; a cropped high end, in every mode.
+CASES |= {
+    f"{name}-{mode}": Case(size, taps, geo(padding_mode=mode), period)
+    for mode in BORDERS
+    for name, size, taps, geo, period in [
+        ("1d", (5,), (3,), partial(geometry, 1, padding=((1, 2),)), ()),
+        ("1d-crop", (7,), (3,), partial(geometry, 1, stride=2, padding=((3, -2),)), ()),
+        ("1d-tiled-flip", (4,), (2,), partial(geometry, 1, padding=3, flip=True), (3,)),
+        ("1d-stride-over-filter", (6,), (2,), partial(geometry, 1, stride=4, padding=5), ()),
+        ("2d", (3, 4), (3, 2), partial(geometry, 2, padding=((2, 1), (0, 3)), dilation=2), ()),
+        ("2d-unshared", (3, 2), (2, 3), partial(geometry, 2, padding=(0, 1)), (2, 2)),
+        ("3d", (2, 3, 2), (2, 1, 2), partial(geometry, 3, stride=(2, 1, 1), padding=1), ()),
+    ]
+}
+CASES |= {
+    "1d-replicate-beyond-data": Case((2,), (3,), geometry(1, padding=7, padding_mode="replicate")),
+    "1d-replicate-size-one": Case((1,), (2,), geometry(1, padding=2, padding_mode="replicate")),
+    "1d-circular-twice": Case((3,), (3,), geometry(1, padding=3, padding_mode="circular")),
+    "1d-circular-size-one": Case((1,), (3,), geometry(1, padding=1, padding_mode="circular")),
+    "1d-crop-for-the-transpose": Case((9,), (2,), geometry(1, stride=4, padding=((0, -3),))),
+    "2d-groups-circular": Case(
+        (3, 4), (2, 3), geometry(2, padding=1, groups=2, padding_mode="circular"), c=4, k=6
+    ),
+    "2d-empty-batch-reflect": Case(
+        (4, 4), (3, 3), geometry(2, padding=1, padding_mode="reflect"), n=0
+    ),
+}
 EMPTY_OUTPUT = {
     "filter-too-long": Case((2, 9), (3, 3), geometry(2)),
     "filter-far-too-long": Case((1,), (9,), geometry(1, stride=2, dilation=3), period=(2,)),
     "all-cropped": Case((3,), (1,), geometry(1, padding=((-5, 0),))),
+    "all-cropped-reflect": Case(
+        (3,), (2,), geometry(1, padding=((1, -5),), padding_mode="reflect")
+    ),
 }
 
 every_case = pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
@@ -116,12 +149,22 @@ def inner(a, b):
     return np.vdot(a, b)
 
 
+def torch_pad(x, geo):
+    """x with its padding, by torch.nn.functional.pad; the crops after it."""
+    if geo.padding_mode == "zeros":
+        return torch.nn.functional.pad(x, [p for pair in reversed(geo.padding) for p in pair])
+    pads = [max(p, 0) for pair in reversed(geo.padding) for p in pair]
+    x = torch.nn.functional.pad(x, pads, mode=geo.padding_mode)
+    for axis, (_, high) in enumerate(geo.padding):
+        x = x.narrow(2 + axis, 0, x.shape[2 + axis] + min(high, 0))
+    return x
+
+
 def torch_conv(x, w, geo):
     """conv through torch.nn.functional: one shared convolution per residue of the period."""
     rank = geo.rank
     function = (torch.conv1d, torch.conv2d, torch.conv3d)[rank - 1]
-    pads = [p for pair in reversed(geo.padding) for p in pair]
-    padded = torch.nn.functional.pad(x, pads)
+    padded = torch_pad(x, geo)
     if w.ndim == rank + 2:
         w = w.reshape(*[1] * rank, *w.shape)
     if geo.flip:
@@ -160,6 +203,21 @@ def test_conv_equals_its_matrix_and_dgrad_the_transpose(case):
     np.testing.assert_array_equal(
         dgrad(dy, w, case.size, case.geometry), apply(m.T, dy, x.shape[1:])
     )
+
+
+@every_case_and_empty
+def test_coordinates_are_the_matrix_without_its_zeros(case):
+    x, w, _ = case.draw(seed=4)
+    m = matrix(x.shape[1:], w, case.geometry)
+    rows, columns, values = coordinates(x.shape[1:], w, case.geometry)
+
+    dense = np.zeros_like(m)
+    dense[rows, columns] = values
+    np.testing.assert_array_equal(dense, m)
+    assert (np.diff(rows * m.shape[1] + columns) > 0).all()  # in order, each pair once
+    # Without weights of zero, and without any that cancel, nothing but the connections is kept.
+    positive = matrix(x.shape[1:], np.abs(w) + 1, case.geometry)
+    assert len(values) == nonzeros(positive)
 
 
 @every_case_and_empty
@@ -339,6 +397,11 @@ def test_narrow_inputs_are_summed_in_float64():
         (lambda: Geometry((1,), ((0, 0),), (1, 1)), "one entry per spatial axis, got 1, 1 and 2"),
         (lambda: geometry(4), "1, 2 or 3 entries, got 4"),
         (lambda: geometry(1, stride=0), "at least 1"),
+        (
+            lambda: geometry(1, padding_mode="reflection"),
+            "one of zeros, reflect, replicate, circular, got 'reflection'",
+        ),
+        (lambda: geometry(1, padding=-1, padding_mode="replicate"), "crop only with zeros"),
         (lambda: conv(np.ones((1, 2, 5)), np.ones((1, 3, 2)), geometry(1)), "x must have 1 x 3"),
         (lambda: conv(np.ones((1, 2, 5)), np.ones((3, 2)), geometry(1)), "w must have 3 axes"),
         (
@@ -354,7 +417,18 @@ def test_narrow_inputs_are_summed_in_float64():
             "dy must have 1 x 1 channels",
         ),
     ],
-    ids=["lengths", "rank", "stride", "channels", "w-rank", "groups", "dy-size", "dy-channels"],
+    ids=[
+        "lengths",
+        "rank",
+        "stride",
+        "mode",
+        "low-crop",
+        "channels",
+        "w-rank",
+        "groups",
+        "dy-size",
+        "dy-channels",
+    ],
 )
 def test_misfits_are_refused_by_name(call, message):
     with pytest.raises(ValueError, match=message):
