@@ -132,7 +132,7 @@ def test_a_hundred_image_sizes_share_binaries_and_configs(variant, which, channe
         for launch in plan.launches:
             name = (launch.kernel.__name__, plan.config)
             keys.setdefault(name, set()).add(specialisation_key(launch, torch.bfloat16))
-    # Two heights, and of images stored by plane those whose rows make vectors and those that do not.
+    # Two heights, each for images whose rows make vectors and for those whose do not.
     assert len(configs) <= 4
     assert max(len(found) for found in keys.values()) <= 4
 

@@ -67,11 +67,16 @@ def inside(index, size, VECTOR: tl.constexpr):
 def at_run(pointer, offset, VECTOR: tl.constexpr):
     """pointer + offset, stated to hold aligned vectors along the last axis of the tile.
 
-    Unlike `_index.at`, it says that they are contiguous, where the compiler cannot see it.
+    Unlike `_index.at`, it says that they are contiguous, where the compiler cannot see it. Without
+    vectors it says so of pairs, which need not be true: nothing is said of their alignment, so all
+    that follows is that neighbouring threads take neighbours along the last axis. Of two axes of
+    which it knows nothing, Triton 3.6 gives them the first.
     """
     pointer += offset
     if VECTOR > 1:
         BYTES: tl.constexpr = VECTOR * pointer.dtype.element_ty.primitive_bitwidth // 8
         pointer = tl.multiple_of(pointer, (BYTES, BYTES))
         pointer = tl.max_contiguous(pointer, (1, VECTOR))
+    else:
+        pointer = tl.max_contiguous(pointer, (1, 2))
     return pointer

@@ -240,6 +240,9 @@ def depthwise_gather(
     if BIAS == "tied":
         bias = tl.load(bias_ptr + offs_n * stride_bias_c.to(INDEX), mask=col_ok, other=0.0)
         initial += across(bias.to(ACC), SRC_UNIT)
+    # Rows of taps that are multiplied between one load of weights and the next, and those loads.
+    ROWS: tl.constexpr = COUNT_D * COUNT_H if HELD else 1
+    loads = 1
     held = ()
     if HELD:
         held = load_weights(
@@ -252,10 +255,12 @@ def depthwise_gather(
             tap_stride,
             COUNT_H,
             COUNT,
-            COUNT_D * COUNT_H,
+            ROWS,
             TAP_STEP,
             ACC,
         )
+    else:
+        loads = tl.where(taps[2] > 0, red * taps[0] * taps[1], 0)
 
     # The class's strips in the order (n, q_d, strip, q_h), and this run of them.
     counts = (extent[0], tl.cdiv(extent[2], STRIP), extent[1])
@@ -273,60 +278,11 @@ def depthwise_gather(
         at_h = base[1] + t[2] * walk[1]
         at_w = base[2] + q_w * WALK
         acc = (initial,) * STRIP
-        if HELD:
-            for row in tl.static_range(COUNT_D * COUNT_H):
-                j_d = row // COUNT_H
-                j_h = row % COUNT_H
-                there = (j_d < taps[0]) & (j_h < taps[1]) & (taps[2] > 0)
-                window = load_window(
-                    src_ptr,
-                    src_row,
-                    (at_d + j_d * TAP_DELTA[0], at_h + j_h * TAP_DELTA[1], at_w),
-                    offs_m < tl.where(there, rows, 0),
-                    src_col,
-                    col_ok,
-                    src_size,
-                    src_stride,
-                    LOW,
-                    HIGH,
-                    BORDER,
-                    SRC_UNIT,
-                    SRC_VECTOR,
-                    ACC,
-                )
-                acc = add_products(
-                    acc,
-                    window,
-                    held,
-                    taps[2] == COUNT,
-                    row * COUNT,
-                    COUNT,
-                    LOW,
-                    WALK,
-                    DELTA,
-                    RAGGED,
-                    SRC_UNIT,
-                    STRIP,
-                )
-        else:
-            for row in range(tl.where(taps[2] > 0, red * taps[0] * taps[1], 0)):
-                m, j_d, j_h = unflatten3(row, taps[0], taps[1])
-                window = load_window(
-                    src_ptr,
-                    src_row,
-                    (at_d + j_d * TAP_DELTA[0], at_h + j_h * TAP_DELTA[1], at_w),
-                    row_ok,
-                    src_col + m * src_channel,
-                    col_ok,
-                    src_size,
-                    src_stride,
-                    LOW,
-                    HIGH,
-                    BORDER,
-                    SRC_UNIT,
-                    SRC_VECTOR,
-                    ACC,
-                )
+        for step in range(loads):
+            weights, channel, limit = held, src_col, rows
+            if not HELD:
+                m, j_d, j_h = unflatten3(step, taps[0], taps[1])
+                channel = src_col + m * src_channel
                 weights = load_weights(
                     weight_ptr + m * stride_wm,
                     weight_col,
@@ -337,8 +293,30 @@ def depthwise_gather(
                     tap_stride,
                     COUNT_H,
                     COUNT,
-                    1,
+                    ROWS,
                     TAP_STEP,
+                    ACC,
+                )
+            for row in tl.static_range(ROWS):
+                if HELD:
+                    j_d = row // COUNT_H
+                    j_h = row % COUNT_H
+                    # Rows that the class does not have are read as 0, like their weights.
+                    limit = tl.where((j_d < taps[0]) & (j_h < taps[1]) & (taps[2] > 0), rows, 0)
+                window = load_window(
+                    src_ptr,
+                    src_row,
+                    (at_d + j_d * TAP_DELTA[0], at_h + j_h * TAP_DELTA[1], at_w),
+                    offs_m < limit,
+                    channel,
+                    col_ok,
+                    src_size,
+                    src_stride,
+                    LOW,
+                    HIGH,
+                    BORDER,
+                    SRC_UNIT,
+                    SRC_VECTOR,
                     ACC,
                 )
                 acc = add_products(
@@ -346,7 +324,7 @@ def depthwise_gather(
                     window,
                     weights,
                     taps[2] == COUNT,
-                    0,
+                    row * COUNT,
                     COUNT,
                     LOW,
                     WALK,

@@ -68,11 +68,11 @@ def add_strips(
         o_w = lead + t[1] * STRIP
         grad_row = image * grad_stride[0] + t[0] * grad_stride[1]
         grad_row += t[2] * grad_stride[2] + o_w * grad_stride[3]
-        grad_tile = grad_ptr + outer(grad_row, grad_col, ROWS_FIRST)
+        grad_tile = outer(grad_row, grad_col, ROWS_FIRST)
         ok = outer_and(live, col_ok, ROWS_FIRST)
         dy = ()
         for i in tl.static_range(STRIP):
-            tile = at(grad_tile, i * grad_stride[3], GRAD_VECTOR)
+            tile = at(grad_ptr, grad_tile + i * grad_stride[3], GRAD_VECTOR)
             dy += (tl.load(tile, mask=ok, other=0.0).to(ACC),)
         sums = ()
         for row in tl.static_range(TAP_ROWS):

@@ -45,7 +45,6 @@ def add_lines(
     """
     FIT: tl.constexpr = BLOCK_K // WIDTH
     LINES: tl.constexpr = FIT if FIT < FILTER[1] else FILTER[1]
-    TAPS: tl.constexpr = (1, LINES, FILTER[2])
     flat = tl.arange(0, BLOCK_K)
     channel, s = split_line(first_lane + flat % WIDTH, FILTER[2], CHANNELS, CHANNELS_FAST)
     channel, line, s = channel.to(INDEX), (flat // WIDTH).to(INDEX), s.to(INDEX)

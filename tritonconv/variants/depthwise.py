@@ -91,14 +91,14 @@ class Depthwise:
         return [Config.of(4, 1, BLOCK_M=128 * vector // n, BLOCK_N=n, STRIP=strip) for n in WIDTHS]
 
     def configs(self, problem: ConvProblem, which: Pass, device: Device) -> Sequence[Config]:
-        """The default table, with shorter and longer strips and half the warps."""
+        """The default table, with shorter and longer strips and with more warps."""
         found = []
         for base in self.default_configs(problem, which):
-            for strip in sorted({1, 2, 4, 8, base["STRIP"]}):
-                constants = dict(base.constants) | {"STRIP": strip}
-                found += [
-                    Config.of(w, 1, **constants) for w in (base.num_warps // 2, base.num_warps)
-                ]
+            for warps in (base.num_warps, 2 * base.num_warps):
+                for strip in sorted({1, 2, 4, 8, base["STRIP"]}):
+                    rows = base["BLOCK_M"] * warps // base.num_warps
+                    constants = {"BLOCK_M": rows, "BLOCK_N": base["BLOCK_N"], "STRIP": strip}
+                    found.append(Config.of(warps, 1, **constants))
         return found
 
     def default_config(self, problem: ConvProblem, which: Pass, device: Device) -> Config:

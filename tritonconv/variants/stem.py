@@ -29,6 +29,8 @@ from .pointwise import ALIGNED, ONE, result_tiles, width_for
 
 # A word has a bit for each tap of each axis, one for the lanes beyond the last, and a sign.
 MOST_BITS = 30
+# Terms in a step of patches that are read one by one.
+NARROW_DEPTH = 32
 
 
 class Stem(ImplicitGemm):
@@ -72,14 +74,14 @@ class Stem(ImplicitGemm):
         """
         per_k, depth = problem.out_channels // problem.groups, _depth(problem)
         wide = _patch_constants(problem, which, ALIGNED)["SRC_VECTOR"] > 1
+        depth = depth if wide else NARROW_DEPTH
         if which is Pass.FPROP:
             found, width = _gather_arguments(problem, ALIGNED), width_for(per_k)
             if wide:
                 # What a step costs beside its lanes is about as much as 32 of them.
                 depth = min((depth, depth // 2), key=lambda k: _steps(problem, k) * (k + 32))
-            else:
-                depth = 32
-                width = width if found["DST_UNIT"] else max(width, WIDTHS[1])
+            elif not found["DST_UNIT"]:
+                width = max(width, WIDTHS[1])
             return result_tiles(problem, width, depth, found, wide)
         # The positions of a step are decoded for each tile: that costs as much as 64 lanes.
         widths = WIDTHS if wide or per_k <= WIDTHS[1] else WIDTHS[:-1]
@@ -194,6 +196,9 @@ def _patch_vector(problem: ConvProblem, padded: bool) -> int:
         steps.append(problem.in_channels // problem.groups * stride_c)
     for axis, stride in enumerate(strides):
         steps.append(stride * problem.padding[axis][0])
+        if padded and problem.padding_mode != "zeros" and problem.input_size[axis] > 1:
+            # A border that folds may lead to any position.
+            steps.append(stride)
         if problem.output_size[axis] > 1:
             steps.append(stride * problem.stride[axis])
         if problem.filter_size[axis] > 1 and axis < 2:

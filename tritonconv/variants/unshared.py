@@ -50,7 +50,7 @@ class Unshared:
         return None
 
     def declines(self, problem: ConvProblem, which: Pass, device: Device) -> str | None:
-        """Weights read several times, tiles that `implicit_gemm` fills, idle threads."""
+        """Weights read several times, idle threads, tiles that `implicit_gemm` fills."""
         if problem.period != problem.output_size:
             return "several positions have the same weights, and each would read them again"
         weights = math.prod(problem.weight_shape_3d[3:]) // problem.groups
@@ -59,7 +59,7 @@ class Unshared:
         if which is not Pass.WGRAD and problem.dtype != torch.float64:
             filled = _gemm_fill(problem, which)
             if filled >= 1 / 2:
-                return f"implicit_gemm's tiles are {filled:.0%} full, and their rows cost less"
+                return f"implicit_gemm fills {filled:.0%} of its tiles, with less arithmetic a row"
         programs = self._programs(problem, which, self.default_config(problem, which, device))
         if programs < device.multiprocessors:
             return f"{programs} programs leave some of {device.multiprocessors} processors idle"
@@ -153,37 +153,36 @@ def _gemm_fill(problem: ConvProblem, which: Pass) -> float:
 
 def _gather_arguments(problem: ConvProblem, which: Pass, flags: Flags) -> dict[str, Any]:
     """What `unshared_gather` takes, beside the config's constants."""
-    dgrad = which is Pass.DGRAD
     x = (problem.input_strides, problem.input_shape_3d)
     y = (problem.output_strides, problem.output_shape_3d)
-    src, dst = (y, x) if dgrad else (x, y)
-    stride_k, stride_c = problem.weight_strides[3:5]
-    arguments = {
+    if which is Pass.DGRAD:
+        # Every tap has a bank of its own, so none is read as it lies.
+        taken, walk = problem, {}
+        order = {
+            **_src_order(problem, *y, y[0][1] == 1, flags),
+            "WEIGHT_FLAT": False,
+            "WEIGHT_DST_UNIT": problem.weight_strides[4] == 1,
+            "WEIGHT_VECTOR": _dgrad_vector(problem) if flags.aligned else 1,
+        }
+        dst = x
+    else:
+        taken, walk = _memory_order(problem)
+        order = {**_flat_order(problem, flags), "WEIGHT_DST_UNIT": False}
+        dst = y
+    return {
+        **gather_arguments(taken, which),
+        **walk,
+        **order,
         "groups": problem.groups,
         "TILED": problem.period != problem.output_size,
-        "WEIGHT_DST_UNIT": (stride_c if dgrad else stride_k) == 1,
         "DST_VECTOR": _channel_vector(problem, *dst, flags),
     }
-    if not dgrad:
-        arguments |= _flat_weight(problem, src, flags) | {"WEIGHT_DST_UNIT": False}
-        ordered, walk = _memory_order(problem)
-        return gather_arguments(ordered, which) | arguments | walk
-    # Every tap has a bank of its own, so dgrad cannot read a bank as it lies.
-    channel_fast = src[0][1] == 1
-    arguments |= {
-        "CHANNEL_FAST": channel_fast,
-        "SRC_VECTOR": _channel_vector(problem, *src, flags) if channel_fast else 1,
-        "WEIGHT_FLAT": False,
-        "WEIGHT_VECTOR": _dgrad_vector(problem) if flags.aligned else 1,
-    }
-    return gather_arguments(problem, which) | arguments
 
 
 def _wgrad_arguments(problem: ConvProblem, flags: Flags) -> dict[str, Any]:
     """What `unshared_wgrad` takes, beside the config's constants."""
-    ordered, walk = _memory_order(problem)
-    src = (problem.input_strides, problem.input_shape_3d)
-    arguments = wgrad_arguments(ordered, 1) | _flat_weight(problem, src, flags) | walk
+    taken, walk = _memory_order(problem)
+    arguments = wgrad_arguments(taken, 1) | _flat_order(problem, flags) | walk
     arguments["DILATION"] = arguments.pop("TAP_DELTA")
     del arguments["splits"], arguments["stride_split"]
     return arguments
@@ -201,25 +200,34 @@ def _memory_order(problem: ConvProblem) -> tuple[ConvProblem, dict[str, Any]]:
     return dataclasses.replace(problem, flip=False), walk
 
 
-def _flat_weight(
-    problem: ConvProblem, src: tuple[tuple[int, ...], tuple[int, ...]], flags: Flags
-) -> dict[str, int | bool]:
-    """Which of channel and tap is faster on the flat axis: as in memory, if the weights are
-    dense there, else as in the image."""
+def _flat_order(problem: ConvProblem, flags: Flags) -> dict[str, int | bool]:
+    """How fprop and wgrad number (channel, tap): as a bank lies in memory if it is dense there,
+    else with the image's contiguous axis the fastest."""
     strides, sizes = problem.weight_strides[4:], problem.weight_shape_3d[4:]
-    by_channel = _is_dense(strides, sizes)
-    by_tap = _is_dense((*strides[1:], strides[0]), (*sizes[1:], sizes[0]))
-    channel_fast = src[0][1] == 1 if by_channel == by_tap else by_tap
-    flat = by_channel or by_tap
+    taps_last = _is_dense(strides, sizes)
+    channels_last = _is_dense((*strides[1:], strides[0]), (*sizes[1:], sizes[0]))
+    x_strides = problem.input_strides
+    channel_fast = x_strides[1] == 1 if taps_last == channels_last else channels_last
+    flat = taps_last or channels_last
     rows = (*problem.weight_strides[:4], 1)
     shape = (*problem.weight_shape_3d[:4], math.prod(sizes))
-    vector = vector_width(problem, rows, shape, 4) if flat and flags.aligned else 1
     return {
-        "CHANNEL_FAST": channel_fast,
-        "SRC_VECTOR": _channel_vector(problem, *src, flags) if channel_fast else 1,
+        **_src_order(problem, x_strides, problem.input_shape_3d, channel_fast, flags),
         "WEIGHT_FLAT": flat,
-        "WEIGHT_VECTOR": vector,
+        "WEIGHT_VECTOR": vector_width(problem, rows, shape, 4) if flat and flags.aligned else 1,
     }
+
+
+def _src_order(
+    problem: ConvProblem,
+    strides: Sequence[int],
+    shape: Sequence[int],
+    channel_fast: bool,
+    flags: Flags,
+) -> dict[str, int | bool]:
+    """Neighbouring terms are neighbouring channels or taps; only the former are read as vectors."""
+    vector = _channel_vector(problem, strides, shape, flags) if channel_fast else 1
+    return {"CHANNEL_FAST": channel_fast, "SRC_VECTOR": vector}
 
 
 def _is_dense(strides: Sequence[int], sizes: Sequence[int]) -> bool:
