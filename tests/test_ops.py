@@ -50,6 +50,15 @@ def operands(name, dtype=torch.float64, grad=True):
     return (*tensors, (stride, padding, dilation, groups, flip, mode))
 
 
+def separable_weights(x):
+    """A filter for each channel of x, and three mixtures of the channels."""
+    generator = torch.Generator().manual_seed(2)
+    rank, channels = x.dim() - 2, x.shape[1]
+    shapes = ((channels, 1, *[2] * rank), (3, channels, *[1] * rank))
+    tensors = [torch.randn(s, dtype=x.dtype, generator=generator) for s in shapes]
+    return [t.requires_grad_(x.requires_grad) for t in tensors]
+
+
 def calls(name, dtype=torch.float64):
     """The arguments of every op for one geometry."""
     x, w, bias, rest = operands(name, dtype)
@@ -65,6 +74,7 @@ def calls(name, dtype=torch.float64):
         "conv_dgrad": (dy, w, list(x.shape), *rest),
         "conv_wgrad": (dy, x, list(w.shape), *rest),
         "conv_fused": (x, w, bias, residual, *rest, "gelu", True),
+        "depthwise_separable": (x, *separable_weights(x), None, *rest[:3], *rest[4:]),
         "conv_dgrad_fused": (dy, w, last, None, list(x.shape), *rest, "tanh", False),
     }
 

@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from ..errors import ProblemError
-from ..ops.entry import convolve
+from ..ops.separable import depthwise_separable
 from ._call import Kind, Padding, Size, canonical, check_operands, check_weight, take
 
 _DEPTHWISE = Kind("depthwise_separable_conv", "C*m, 1")
@@ -187,9 +187,7 @@ def _two_steps(
         )
     stride, padding, dilation, mode, padding_mode = options
     arguments = (stride, padding, dilation, channels, mode, padding_mode)
-    rest = canonical(rank, arguments, input.shape, depthwise.shape)
-    hidden = convolve(input, depthwise, None, None, "none", *rest)
-    ones = [1] * rank
-    plain = (ones, [0] * (2 * rank), ones, 1, False, "zeros")
-    y = convolve(hidden, pointwise, bias, residual, activation, *plain)
+    stride, pads, dilation, _, *last = canonical(rank, arguments, input.shape, depthwise.shape)
+    tensors = (input, depthwise, pointwise, bias, residual, activation)
+    y = depthwise_separable(*tensors, stride, pads, dilation, *last)
     return y.squeeze(0) if single else y

@@ -1,7 +1,7 @@
 """Registration of the library's operators under `torch.ops.tritonconv`."""
 
-from . import conv, fused
+from . import conv, fused, separable
 
-SCHEMAS = conv.SCHEMAS | fused.SCHEMAS
+SCHEMAS = conv.SCHEMAS | fused.SCHEMAS | separable.SCHEMAS
 
 __all__ = ["SCHEMAS"]

@@ -7,7 +7,7 @@ from torch import Tensor
 from torch._C._functorch import peek_interpreter_stack  # type: ignore
 
 from ..checks import check_tensors
-from ..epilogue import Extras, epilogue_of
+from ..epilogue import ACTIVATIONS, Extras, epilogue_of
 from ..launch import interpreting
 from ..problem import Pass
 from ..reference.epilogue import finish
@@ -59,9 +59,12 @@ def transpose(
 
 def _finish(z: Tensor, extras: Extras) -> Tensor:
     """The epilogue by torch, refusing what the op would refuse."""
-    operands = {"bias": extras.bias, "residual": extras.residual}
-    check_tensors({"input": z} | {name: t for name, t in operands.items() if t is not None})
-    epilogue_of(tuple(z.shape), extras)
+    bias, residual, activation, _ = extras
+    vector = bias is None or (bias.shape == z.shape[1:2] and bias.dtype == z.dtype)
+    if not vector or residual is not None or activation not in ACTIVATIONS:
+        operands = {"bias": bias, "residual": residual}
+        check_tensors({"input": z} | {name: t for name, t in operands.items() if t is not None})
+        epilogue_of(tuple(z.shape), extras)
     return finish(z, extras)[0]
 
 

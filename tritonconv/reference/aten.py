@@ -1,6 +1,13 @@
-"""Convolution by ATen: the CPU path, and an oracle that shares no index code with the kernels."""
+"""Convolution by ATen: the CPU path, and an oracle that shares no index code with the kernels.
 
+One filter bank is ATen's own convolution, of an image with its border. A few banks that take turns
+are as many convolutions, each of the image from another start on and with a longer stride
+(`Turns`). Many banks are matrix products (`windows`).
+"""
+
+import functools
 import itertools
+import math
 from collections.abc import Callable, Sequence
 
 import torch
@@ -8,6 +15,14 @@ from torch import Tensor
 
 from ..layout import dense_strides
 from ..problem import ConvArguments
+from .border import border
+from .windows import Copied, Windows, output_size, wide
+
+# The weights may be copied to every position where that makes no more numbers: 8 MB of float32.
+SMALL = 2**21
+# How often the banks take turns, to their number, from which on a convolution a bank is fastest;
+# the second where the weights may be copied.
+TURNS = 4, 128
 
 
 def conv(x: Tensor, w: Tensor, bias: Tensor | None, arguments: ConvArguments) -> Tensor:
@@ -21,10 +36,10 @@ def conv(x: Tensor, w: Tensor, bias: Tensor | None, arguments: ConvArguments) ->
 
 def conv_call(arguments: ConvArguments, tiled: bool) -> Callable[..., Tensor]:
     """`conv` with its arguments bound: what repeated calls of one problem run."""
-    rank = len(arguments.stride)
     stride, dilation, groups = arguments.stride, arguments.dilation, arguments.groups
-    padding, excess = _split_padding(arguments.padding)
-    no_output_padding = (0,) * rank
+    around = border(arguments, explicit=tiled)
+    padding, no_output_padding = around.zeros, (0,) * len(stride)
+    passes = _passes(arguments)
 
     def plain(x: Tensor, w: Tensor, bias: Tensor | None) -> Tensor:
         return torch.convolution(
@@ -32,13 +47,15 @@ def conv_call(arguments: ConvArguments, tiled: bool) -> Callable[..., Tensor]:
         )
 
     def general(x: Tensor, w: Tensor, bias: Tensor | None) -> Tensor:
-        w = _flipped(w, rank, arguments)
-        if tiled:
-            y = _tiled_conv(x, w, arguments)
-            return y if bias is None else y + bias.reshape(-1, *[1] * rank)
-        return plain(torch.nn.functional.pad(x, excess) if excess else x, w, bias)
+        return plain(around.extend(x), _flipped(w, arguments), bias)
 
-    return general if tiled or excess or arguments.flip else plain
+    def periodic(x: Tensor, w: Tensor, bias: Tensor | None) -> Tensor:
+        x = around.extend(x)
+        return passes(x.shape, w.shape).conv(x, w, bias)
+
+    if tiled:
+        return periodic
+    return general if around.changes or arguments.flip else plain
 
 
 def dgrad(dy: Tensor, w: Tensor, input_size: Sequence[int], arguments: ConvArguments) -> Tensor:
@@ -50,25 +67,50 @@ def dgrad_call(
     input_size: Sequence[int], arguments: ConvArguments, tiled: bool, channels_last: bool = False
 ) -> Callable[..., Tensor]:
     """`dgrad` with its arguments bound: what repeated calls of one problem run."""
-    rank = len(arguments.stride)
-    padding, excess = _split_padding(arguments.padding)
-    pads = list(zip(excess[::2], excess[1::2], strict=True))[::-1] or [(0, 0)] * rank
-    padded = [*input_size[:2]]
-    padded += [n + low + high for n, (low, high) in zip(input_size[2:], pads, strict=True)]
-    strides = dense_strides(padded, channels_last)
+    around = border(arguments, explicit=tiled)
+    extended = (*input_size[:2], *around.sizes(input_size[2:]))
+    strides = dense_strides(extended, channels_last)
+    passes = _passes(arguments)
+
+    def transposed(dy: Tensor, w: Tensor) -> Tensor:
+        # Faster than ATen's gradient of a convolution, and the same sums.
+        extra = _output_padding(extended[2:], dy.shape[2:], w.shape[-len(around.zeros) :])
+        if extra is None:
+            return general(dy, w)
+        w = _flipped(w, arguments)
+        stride, dilation, groups = arguments.stride, arguments.dilation, arguments.groups
+        dx = torch.convolution(dy, w, None, stride, around.zeros, dilation, True, extra, groups)
+        return around.fold(dx)
+
+    def _output_padding(
+        sizes: Sequence[int], positions: Sequence[int], taps: Sequence[int]
+    ) -> list[int] | None:
+        """What ATen's transposed convolution must add to reach `sizes`; None if it cannot."""
+        found = []
+        for axis, (size, o, f) in enumerate(zip(sizes, positions, taps, strict=True)):
+            stride, dilation = arguments.stride[axis], arguments.dilation[axis]
+            natural = (o - 1) * stride - 2 * around.zeros[axis] + dilation * (f - 1) + 1
+            found.append(size - natural)
+            if not (0 <= size - natural < max(stride, dilation) and natural > 0):
+                return None
+        return found
 
     def general(dy: Tensor, w: Tensor) -> Tensor:
-        w = _flipped(w, rank, arguments)
-        if tiled:
-            return _tiled_dgrad(dy, w, input_size, arguments)
+        dtype = dy.dtype
+        if around.adds:
+            dy, w = wide(dy), wide(w)
         # ATen asks for x but reads only its shape and memory format.
-        x = torch.empty_strided(padded, strides, dtype=dy.dtype, device=dy.device)
-        dx = _backward(dy, x, w, padding, arguments, (True, False, False))[0]
-        for axis, (low, _) in enumerate(pads if excess else ()):
-            dx = dx.narrow(2 + axis, low, input_size[2 + axis])
-        return dx
+        x = torch.empty_strided(extended, strides, dtype=dy.dtype, device=dy.device)
+        w = _flipped(w, arguments)
+        dx = _backward(dy, x, w, around.zeros, arguments, (True, False, False))[0]
+        return around.fold(dx).to(dtype)
 
-    return general
+    def periodic(dy: Tensor, w: Tensor) -> Tensor:
+        return around.fold(passes(extended, w.shape).dgrad(dy, w)).to(dy.dtype)
+
+    if tiled:
+        return periodic
+    return general if around.adds else transposed
 
 
 def wgrad(dy: Tensor, x: Tensor, weight_size: Sequence[int], arguments: ConvArguments) -> Tensor:
@@ -80,18 +122,21 @@ def wgrad_call(
     weight_size: Sequence[int], arguments: ConvArguments, tiled: bool
 ) -> Callable[..., Tensor]:
     """`wgrad` with its arguments bound: what repeated calls of one problem run."""
-    rank = len(arguments.stride)
-    padding, excess = _split_padding(arguments.padding)
+    weight_size = tuple(weight_size)
+    around = border(arguments, explicit=tiled)
+    passes = _passes(arguments)
 
     def general(dy: Tensor, x: Tensor) -> Tensor:
-        if tiled:
-            return _flipped(_tiled_wgrad(dy, x, weight_size, arguments), rank, arguments)
-        padded = torch.nn.functional.pad(x, excess) if excess else x
         w = x.new_empty(weight_size)
-        dw = _backward(dy, padded, w, padding, arguments, (False, True, False))[1]
-        return _flipped(dw, rank, arguments)
+        x = around.extend(x)
+        dw = _backward(dy, x, w, around.zeros, arguments, (False, True, False))[1]
+        return _flipped(dw, arguments)
 
-    return general
+    def periodic(dy: Tensor, x: Tensor) -> Tensor:
+        x = around.extend(x)
+        return passes(x.shape, weight_size).wgrad(dy, x)
+
+    return periodic if tiled else general
 
 
 def _backward(
@@ -117,116 +162,77 @@ def _backward(
     )
 
 
-def _flipped(w: Tensor, rank: int, arguments: ConvArguments) -> Tensor:
+def _flipped(w: Tensor, arguments: ConvArguments) -> Tensor:
+    rank = len(arguments.stride)
     return w.flip(tuple(range(-rank, 0))) if arguments.flip else w
 
 
-def _split_padding(padding: Sequence[int]) -> tuple[list[int], list[int]]:
-    """The symmetric part that ATen adds itself, and the rest in `F.pad`'s order (last axis first);
-    the rest is empty where there is none."""
-    lows, highs = padding[::2], padding[1::2]
-    common = [min(low, high) for low, high in zip(lows, highs, strict=True)]
-    excess = []
-    for low, high, both in reversed(list(zip(lows, highs, common, strict=True))):
-        excess += [low - both, high - both]
-    return common, excess if any(excess) else []
+# -- a weight period, of an image that has its border -----------------------------------------
 
 
-# -- a weight period: one filter bank a position, or a repeating block of positions -----------
+def _passes(arguments: ConvArguments) -> Callable[..., "Turns | Windows"]:
+    """From the shapes of x and w, what computes the passes; repeated calls have the same shapes."""
+
+    @functools.lru_cache(maxsize=1)
+    def passes(x_size: Sequence[int], weight_size: Sequence[int]) -> Turns | Windows:
+        rank = len(arguments.stride)
+        period = weight_size[:rank]
+        sizes = output_size(x_size[2:], weight_size[-rank:], arguments)
+        turns = math.prod(-(-size // t) for size, t in zip(sizes, period, strict=True))
+        small = math.prod((*sizes, *weight_size[rank:])) <= SMALL
+        form = Copied if small and turns > 1 else Windows
+        if turns >= TURNS[small] * math.prod(map(min, period, sizes)):
+            form = Turns
+        return form(x_size, weight_size, arguments)
+
+    return passes
 
 
-def _tiled_conv(x: Tensor, w: Tensor, arguments: ConvArguments) -> Tensor:
-    """Every window of x against the bank of its position, in one einsum."""
-    rank = x.dim() - 2
-    windows, sizes = _windows(x, w.shape[-rank:], arguments)
-    banks = _bank_of_each_position(w, sizes, arguments.groups)
-    o, f = _letters(rank)
-    y = torch.einsum(f"ngc{o}{f},{o}gkc{f}->ngk{o}", _wide(windows), _wide(banks))
-    return y.reshape(x.shape[0], -1, *sizes).to(x.dtype)
+class Turns:
+    """The passes, a bank at a time.
 
+    Bank r serves the positions r, r + t, r + 2t, ...: a convolution of x from r s on, with stride
+    s t.
+    """
 
-def _tiled_dgrad(
-    dy: Tensor, w: Tensor, input_size: Sequence[int], arguments: ConvArguments
-) -> Tensor:
-    """A tap at a time: what each output sends back through it, added where the tap had read."""
-    rank, sizes = dy.dim() - 2, dy.shape[2:]
-    groups = arguments.groups
-    banks = _wide(_bank_of_each_position(w, sizes, groups))
-    grads = _wide(dy).reshape(dy.shape[0], groups, -1, *sizes)
-    o, _ = _letters(rank)
-    lows, highs = arguments.padding[::2], arguments.padding[1::2]
-    padded = [i + lo + hi for i, lo, hi in zip(input_size[2:], lows, highs, strict=True)]
-    dx = grads.new_zeros(dy.shape[0], groups, banks.shape[rank + 2], *padded)
-    for tap in itertools.product(*(range(n) for n in w.shape[-rank:])):
-        part = torch.einsum(f"ngk{o},{o}gkc->ngc{o}", grads, banks[(..., *tap)])
-        window = dx
-        for axis, (f, d, s, size) in enumerate(
-            zip(tap, arguments.dilation, arguments.stride, sizes, strict=True)
-        ):
-            window = window.narrow(3 + axis, f * d, (size - 1) * s + 1)
-            window = window[(slice(None),) * (3 + axis) + (slice(None, None, s),)]
-        window += part
-    for axis in range(rank):
-        dx = dx.narrow(3 + axis, lows[axis], input_size[2 + axis])
-    return dx.reshape(tuple(input_size)).to(dy.dtype)
-
-
-def _tiled_wgrad(
-    dy: Tensor, x: Tensor, weight_size: Sequence[int], arguments: ConvArguments
-) -> Tensor:
-    """The gradient of every position's own filter, then the positions of each bank summed."""
-    rank, sizes = dy.dim() - 2, dy.shape[2:]
-    windows, _ = _windows(x, weight_size[-rank:], arguments)
-    grads = _wide(dy).reshape(dy.shape[0], arguments.groups, -1, *sizes)
-    o, f = _letters(rank)
-    dw = torch.einsum(f"ngk{o},ngc{o}{f}->{o}gkc{f}", grads, _wide(windows))
-    for axis, period in enumerate(weight_size[:rank]):
-        shape = list(dw.shape)
-        shape[axis] = period
-        bank = torch.arange(sizes[axis], device=dw.device) % period
-        dw = dw.new_zeros(shape).index_add_(axis, bank, dw)
-    return dw.reshape(tuple(weight_size)).to(dy.dtype)
-
-
-def _windows(
-    x: Tensor, filter_size: Sequence[int], arguments: ConvArguments
-) -> tuple[Tensor, list[int]]:
-    """A view (N, g, C/g, *output, *filter) of the padded input, and the output's sizes."""
-    rank = x.dim() - 2
-    x = torch.nn.functional.pad(x, _split_padding(arguments.padding)[1])
-    symmetric = _split_padding(arguments.padding)[0]
-    x = torch.nn.functional.pad(x, [p for p in reversed(symmetric) for _ in (0, 1)])
-    sizes = [
-        (size - d * (f - 1) - 1) // s + 1
-        for size, d, f, s in zip(
-            x.shape[2:], arguments.dilation, filter_size, arguments.stride, strict=True
+    def __init__(self, x_size: Sequence[int], weight_size: Sequence[int], arguments: ConvArguments):
+        rank = len(arguments.stride)
+        self.x_size, self.weight_size = x_size, weight_size
+        period, stride = weight_size[:rank], arguments.stride
+        self.sizes = output_size(x_size[2:], weight_size[-rank:], arguments)
+        self.each = ConvArguments(
+            [s * t for s, t in zip(stride, period, strict=True)],
+            [0] * 2 * rank,
+            arguments.dilation,
+            arguments.groups,
+            arguments.flip,
         )
-    ]
-    grouped = x.reshape(x.shape[0], arguments.groups, -1, *x.shape[2:])
-    steps = grouped.stride()[3:]
-    strides = [
-        *grouped.stride()[:3],
-        *(step * s for step, s in zip(steps, arguments.stride, strict=True)),
-        *(step * d for step, d in zip(steps, arguments.dilation, strict=True)),
-    ]
-    shape = [*grouped.shape[:3], *sizes, *filter_size]
-    assert len(strides) == 3 + 2 * rank
-    return grouped.as_strided(shape, strides, grouped.storage_offset()), sizes
+        self.turns = []
+        for bank in itertools.product(*map(range, map(min, period, self.sizes))):
+            inputs = [slice(r * s, None) for r, s in zip(bank, stride, strict=True)]
+            outputs = [slice(r, None, t) for r, t in zip(bank, period, strict=True)]
+            self.turns.append((bank, (..., *inputs), (..., *outputs)))
 
+    def conv(self, x: Tensor, w: Tensor, bias: Tensor | None) -> Tensor:
+        """y (N, K, *O), with bias (K,) added."""
+        y = x.new_empty(x.shape[0], self.weight_size[len(self.sizes)], *self.sizes)
+        for bank, inputs, outputs in self.turns:
+            y[outputs] = conv(x[inputs], w[bank], bias, self.each)
+        return y
 
-def _bank_of_each_position(w: Tensor, sizes: Sequence[int], groups: int) -> Tensor:
-    """(*output, g, K/g, C/g, *filter): w[o mod period]."""
-    rank = len(sizes)
-    for axis, size in enumerate(sizes):
-        if w.shape[axis] != size:
-            w = w.index_select(axis, torch.arange(size, device=w.device) % w.shape[axis])
-    return w.reshape(*sizes, groups, -1, *w.shape[rank + 1 :])
+    def dgrad(self, dy: Tensor, w: Tensor) -> Tensor:
+        """dx (N, C, *I), not rounded to 16 bits."""
+        dy, w = wide(dy), wide(w)
+        dx = dy.new_zeros(self.x_size)
+        for bank, inputs, outputs in self.turns:
+            target = dx[inputs]
+            target += dgrad(dy[outputs], w[bank], target.shape, self.each)
+        return dx
 
-
-def _wide(tensor: Tensor) -> Tensor:
-    """Sums of 16-bit numbers are formed in float32."""
-    return tensor.float() if tensor.dtype.itemsize == 2 else tensor
-
-
-def _letters(rank: int) -> tuple[str, str]:
-    return "xyz"[:rank], "rst"[:rank]
+    def wgrad(self, dy: Tensor, x: Tensor) -> Tensor:
+        """dw (*t, K, C/g, *F)."""
+        dw = x.new_zeros(self.weight_size)  # some banks may serve no position
+        for bank, inputs, outputs in self.turns:
+            target = dw[bank]
+            target.copy_(wgrad(dy[outputs], x[inputs], target.shape, self.each))
+        return dw
