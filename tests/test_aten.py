@@ -53,7 +53,9 @@ class Case:
             (self.n, self.k, *out),
             (self.k,),
         )
-        return [torch.from_numpy(rng.integers(-most, most + 1, s).astype(np.float64)) for s in shapes]
+        return [
+            torch.from_numpy(rng.integers(-most, most + 1, s).astype(np.float64)) for s in shapes
+        ]
 
     def geometry(self):
         pads = tuple(zip(self.padding[::2], self.padding[1::2], strict=True))
@@ -183,7 +185,7 @@ def test_borders_equal_padding_and_autograd(case, mode, form):
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16], ids=str)
 @pytest.mark.parametrize("mode", ["zeros", "reflect"])
-@in_every_form(["2d-uneven", "2d-tiled-crop", "2d-unshared", "3d"])
+@in_every_form(["1d-unshared", "2d-tiled-crop", "2d-unshared", "3d-tiled"])
 def test_results_are_rounded_once(case, mode, dtype, form):
     # Sums beyond what 16 bits hold, from numbers that they do.
     operands, arguments = case.draw(2, most=60), case.arguments(mode)
@@ -246,6 +248,22 @@ def test_symmetric_zeros_are_left_to_aten():
     assert (rest.zeros, rest.pads, rest.crops) == ([2, 0], [(0, 1), (1, 0)], [0, 1])
     none = border(ConvArguments((1,), (0, 0), (1,), 1, False, "reflect"), explicit=True)
     assert not none.changes
+
+
+@in_every_form(["2d", "2d-unshared", "2d-unshared-one-image"])
+def test_operands_of_any_strides(case, form):
+    operands, arguments = case.draw(6), case.arguments("circular")
+    x, w, dy, bias = operands
+    dy[:] = dy[:1, :1, :1, :1]
+    exact = exact_passes(operands, arguments)
+
+    last = w.dim() - 3
+    sliced = F.pad(x, (1, 2, 0, 1))[..., :-1, 1:-2]
+    inner = w.movedim(last, -1).contiguous().movedim(-1, last)
+    expanded = dy[:1, :1, :1, :1].expand(dy.shape)
+    assert_same(passes(sliced, inner, expanded, bias, arguments), exact)
+    channels_last = x.contiguous(memory_format=torch.channels_last)
+    assert_same(passes(channels_last, w, dy.mT.contiguous().mT, bias, arguments), exact)
 
 
 @pytest.mark.parametrize("mode", ["zeros", "replicate"])

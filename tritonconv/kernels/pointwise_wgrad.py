@@ -87,30 +87,29 @@ def pointwise_wgrad(
 
     offs_k = tl.arange(0, BLOCK_K).to(INDEX)
     n, q = tile_rows(start, batch.to(INDEX), extent, AXES, ROW_VECTOR, BLOCK_K)
-    by_n, by = unflatten4(start * 0 + BLOCK_K, extent)
-    grad_row = q[2] * grad_w
-    src_row = q[2] * src_w
     if AXES == 1:
         # Evenly spaced rows: the tiles move as a whole.
-        grad_tile = grad_ptr + outer(grad_row, grad_col, GRAD_UNIT)
-        src_tile = src_ptr + outer(src_row, src_col, SRC_UNIT)
+        grad_tile = grad_ptr + outer(q[2] * grad_w, grad_col, GRAD_UNIT)
+        src_tile = src_ptr + outer(q[2] * src_w, src_col, SRC_UNIT)
+    else:
+        by_n, by = unflatten4(start * 0 + BLOCK_K, extent)
     acc = tl.zeros((BLOCK_M, BLOCK_N), dtype=tl.float32)
     for k in range(0, stop - start, BLOCK_K):
         live = offs_k < stop - start - k
         if AXES == 1:
-            grad_tile_now = at_run(grad_tile, k * grad_w, GRAD_VECTOR)
-            src_tile_now = at_run(src_tile, k * src_w, SRC_VECTOR)
+            grad_now = at_run(grad_tile, k * grad_w, GRAD_VECTOR)
+            src_now = at_run(src_tile, k * src_w, SRC_VECTOR)
         else:
             grad_row = n * stride_gn.to(INDEX) + q[2] * grad_w
             src_row = n * stride_sn.to(INDEX) + q[2] * src_w
             if AXES > 2:
                 grad_row += q[0] * stride_gd.to(INDEX) + q[1] * stride_gh.to(INDEX)
                 src_row += q[0] * stride_sd.to(INDEX) + q[1] * stride_sh.to(INDEX)
-            grad_tile_now = at_run(grad_ptr, outer(grad_row, grad_col, GRAD_UNIT), GRAD_VECTOR)
-            src_tile_now = at_run(src_ptr, outer(src_row, src_col, SRC_UNIT), SRC_VECTOR)
+            grad_now = at_run(grad_ptr, outer(grad_row, grad_col, GRAD_UNIT), GRAD_VECTOR)
+            src_now = at_run(src_ptr, outer(src_row, src_col, SRC_UNIT), SRC_VECTOR)
             n, q = next_rows(n, q, by_n, by, extent, AXES)
-        a = tl.load(grad_tile_now, mask=live[:, None] if GRAD_UNIT else live[None, :], other=0.0)
-        b = tl.load(src_tile_now, mask=live[:, None] if SRC_UNIT else live[None, :], other=0.0)
+        a = tl.load(grad_now, mask=live[:, None] if GRAD_UNIT else live[None, :], other=0.0)
+        b = tl.load(src_now, mask=live[:, None] if SRC_UNIT else live[None, :], other=0.0)
         if GRAD_UNIT:
             a = tl.trans(a)
         if not SRC_UNIT:

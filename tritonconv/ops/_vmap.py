@@ -1,6 +1,7 @@
 """Batching rules: a vmapped axis folds into the batch where weights allow it, else into groups."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 from torch import Tensor
@@ -57,13 +58,7 @@ def vmap_wgrad(
 
 def grouped(arguments: ConvArguments, factor: int) -> ConvArguments:
     """The same convolution with `factor` times as many groups."""
-    return ConvArguments(
-        arguments.stride,
-        arguments.padding,
-        arguments.dilation,
-        arguments.groups * factor,
-        arguments.flip,
-    )
+    return replace(arguments, groups=arguments.groups * factor)
 
 
 def scaled(sizes: Sequence[int], axis: int, factor: int) -> list[int]:

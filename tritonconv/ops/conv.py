@@ -194,7 +194,7 @@ def _autograd(which: Pass) -> Callable[..., Tensor]:
     ) -> Tensor:
         plain = is_plain(a, b, extra)
         if torch.is_grad_enabled() and torch._C._any_requires_grad(a, b, extra):
-            if not (plain and _aten_records(a, b)):
+            if not (plain and _aten_records(which, a, b, extra)):
                 return function.apply(
                     a, b, extra, stride, padding, dilation, groups, flip, padding_mode
                 )
@@ -206,15 +206,15 @@ def _autograd(which: Pass) -> Callable[..., Tensor]:
     return autograd
 
 
-def _aten_records(a: Tensor, b: Tensor) -> bool:
+def _aten_records(which: Pass, a: Tensor, b: Tensor, extra: Any) -> bool:
     """Whether the CPU path may be left to record ATen's own gradients, at ATen's speed.
 
     Not where its gradients would break our rule of memory formats (channels-last in 1-D, and in 3-D
-    but for float32), and not for a weight period, whose gradients ATen would make by way of all its
-    windows.
+    but for float32), and not for a weight period, whose CPU path writes into its own buffers.
     """
     axes = a.dim()
-    if not a.is_cpu or axes != b.dim() or b.numel() == 0 or interpreting():
+    periodic = axes != (len(extra) if which is Pass.WGRAD else b.dim())
+    if not a.is_cpu or periodic or b.numel() == 0 or interpreting():
         return False
     if axes == 4 or (axes == 5 and a.dtype == torch.float32):
         return True

@@ -192,7 +192,8 @@ class Turns:
     """The passes, a bank at a time.
 
     Bank r serves the positions r, r + t, r + 2t, ...: a convolution of x from r s on, with stride
-    s t.
+    s t. Sums of 16-bit numbers are formed in float32, by ATen's float32 passes: those of its 16-bit
+    passes depend on the processor.
     """
 
     def __init__(self, x_size: Sequence[int], weight_size: Sequence[int], arguments: ConvArguments):
@@ -216,6 +217,7 @@ class Turns:
     def conv(self, x: Tensor, w: Tensor, bias: Tensor | None) -> Tensor:
         """y (N, K, *O), with bias (K,) added."""
         y = x.new_empty(x.shape[0], self.weight_size[len(self.sizes)], *self.sizes)
+        x, w, bias = wide(x), wide(w), None if bias is None else wide(bias)
         for bank, inputs, outputs in self.turns:
             y[outputs] = conv(x[inputs], w[bank], bias, self.each)
         return y
@@ -232,6 +234,7 @@ class Turns:
     def wgrad(self, dy: Tensor, x: Tensor) -> Tensor:
         """dw (*t, K, C/g, *F)."""
         dw = x.new_zeros(self.weight_size)  # some banks may serve no position
+        dy, x = wide(dy), wide(x)
         for bank, inputs, outputs in self.turns:
             target = dw[bank]
             target.copy_(wgrad(dy[outputs], x[inputs], target.shape, self.each))

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ..problem import ConvArguments
 
-# Numbers in the windows of a block, or in its weights: 4 MB of float32.
+# Numbers in the windows of a block: 4 MB of float32.
 BLOCK = 2**20
 
 Box = tuple[slice, ...]
@@ -39,7 +39,7 @@ class Windows:
         self.filters = weight_size[rank] // self.groups
         self.depth = math.prod(weight_size[rank + 1 :])
         self.view = self._view()
-        # What is read of the weights passes through the cache but once, so it counts less.
+        # Weights only pass through the cache, and count less; but 16-bit ones are copied.
         block = self.depth * max(1, self.batch, weight_size[rank] // 4)
         self.blocks = list(_blocks(self.sizes, self.period, max(1, BLOCK // max(1, block))))
         self.unshared = list(self.period) == self.sizes
@@ -90,10 +90,10 @@ class Windows:
     def wgrad(self, dy: Tensor, x: Tensor) -> Tensor:
         """dw."""
         windows, rows = self._gathered(x), self._rows(dy)
-        fits = [t >= size for t, size in zip(self.period, self.sizes, strict=True)]
-        dw = x.new_empty(self.weight_size, dtype=x.dtype if all(fits) else rows.dtype)
-        if any(fits) and not self.unshared:
-            dw.zero_()  # some banks may serve no position
+        surplus = [t - size for t, size in zip(self.period, self.sizes, strict=True)]
+        dw = x.new_empty(self.weight_size, dtype=rows.dtype if min(surplus) < 0 else x.dtype)
+        if max(surplus) > 0:
+            dw.zero_()  # some banks serve no position
         in_place = self.unshared and dw.dtype == rows.dtype
         for box, banks in self.blocks:
             left, right = rows[box].flatten(0, self.rank).mT, self._columns(windows[box]).mT
@@ -168,8 +168,8 @@ class Windows:
 
 
 class Copied(Windows):
-    """The passes of a small problem whose banks are shared: each position gets a copy of its own,
-    for a few large products are faster than many small ones."""
+    """The passes of a small problem whose banks take turns: each position gets a copy of its bank,
+    for one large product is faster than many small ones."""
 
     def __init__(self, x_size: Sequence[int], weight_size: Sequence[int], arguments: ConvArguments):
         rank = len(arguments.stride)

@@ -37,7 +37,7 @@ HELD_TAPS = 9
 SUMMED_TAPS = 16
 LONGEST_STRIP = 8
 # Channels of a tile where they are contiguous; each position costs about as much as 16 more.
-WIDTHS = (64, 32, 8)
+WIDTHS = (64, 32, 16)
 POSITION = 16
 # Taps along the strips beyond which unrolling them makes more code than a cache holds.
 LONGEST_FILTER = 32
