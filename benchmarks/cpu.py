@@ -5,8 +5,9 @@ The promise: a call takes at most 1.1 times as long as torch's function, plus 25
 exit status is 1 if a row breaks it. Rows on which torch has no function ("same" with a stride) are
 set against the composition that a user would write, and only reported.
 
-Every repetition times both sides back to back, and who goes first alternates, so a machine that
-slows down slows both. The figures are medians over the repetitions. A row that breaks the promise
+The rest of the family is set against compositions too, with peak memory (`cpu_family`).
+
+The figures are medians over interleaved repetitions. A row that breaks the promise
 is measured once more, at the end and for three times as long, and the second measurement is the
 one reported: on a shared machine the first may have met a neighbour.
 
@@ -15,11 +16,9 @@ slice makes the others wait at a barrier, and a call of 20 microseconds lasts 24
 """
 
 import argparse
-import gc
 import json
 import math
 import platform
-import statistics
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -41,11 +40,11 @@ from tritonconv import functional
 from tritonconv.launch import interpreting
 from tritonconv.ops.conv import conv_dgrad, conv_wgrad
 
+from . import cpu_family
+from .timing import Call, interleaved
+
 FACTOR = 1.1
 EXTRA_US = 25.0
-# One sample lasts about this long, so that the clock's own cost disappears in it.
-SAMPLE_SECONDS = 0.0005
-FEWEST_REPETITIONS = 7
 
 FORWARD = "forward"
 RECORDED = "forward, grad recorded"
@@ -53,8 +52,6 @@ BACKWARD = "forward + backward"
 DGRAD = "conv_dgrad"
 WGRAD = "conv_wgrad"
 PASSES = (FORWARD, RECORDED, BACKWARD, DGRAD, WGRAD)
-
-Call = Callable[[], Any]
 
 
 @dataclass(frozen=True)
@@ -241,29 +238,8 @@ def measure(case: Case, measured: str, seconds: float) -> Row:
     """One row, spending about `seconds`."""
     theirs, ours = calls_of(case, measured)
     check(case, theirs, ours)
-    calls = max(1, round(SAMPLE_SECONDS / max(_sample(theirs, 3), 1e-9)))
-    samples: tuple[list[float], list[float]] = ([], [])
-    collecting = gc.isenabled()
-    gc.disable()
-    try:
-        stop = time.perf_counter() + seconds
-        while time.perf_counter() < stop or len(samples[0]) < FEWEST_REPETITIONS:
-            sides = ((0, theirs), (1, ours))
-            for side, call in sides if len(samples[0]) % 2 else sides[::-1]:
-                samples[side].append(_sample(call, calls))
-    finally:
-        if collecting:
-            gc.enable()
-    torch_us, ours_us = (1e6 * statistics.median(side) for side in samples)
-    return Row(case.name, measured, torch_us, ours_us, len(samples[0]), case.same)
-
-
-def _sample(call: Call, calls: int) -> float:
-    """Seconds a call, over `calls` of them."""
-    start = time.perf_counter()
-    for _ in range(calls):
-        call()
-    return (time.perf_counter() - start) / calls
+    torch_us, ours_us, repetitions = interleaved(theirs, ours, seconds)
+    return Row(case.name, measured, torch_us, ours_us, repetitions, case.same)
 
 
 def table_of(rows: Sequence[Row], plain: bool) -> Table:
@@ -359,10 +335,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
         f"{worst.ours_us - FACTOR * worst.torch_us:+.1f} us beyond {FACTOR} x torch.",
         highlight=False,
     )
+    family = [
+        cpu_family.measure(pair, backward, 0.2 if options.quick else 1.0)
+        for pair in (cpu_family.PAIRS[1:2] if options.quick else cpu_family.PAIRS)
+        for backward in (False, True)
+    ]
+    console.print(cpu_family.table_of(family, plain=not console.is_terminal), highlight=False)
     if options.json:
         figures = [asdict(row) | {"keeps": row.keeps} for row in rows]
         options.json.write_text(
-            json.dumps({"promise": promise, "environment": where, "rows": figures}, indent=1) + "\n"
+            json.dumps(
+                {
+                    "promise": promise,
+                    "environment": where,
+                    "rows": figures,
+                    "family": [asdict(row) for row in family],
+                },
+                indent=1,
+            )
+            + "\n"
         )
     return 1 if broken else 0
 
