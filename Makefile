@@ -46,11 +46,11 @@ demo: $(STAMP) ## Run the demonstration
 
 test: $(STAMP) ## Run the tests: compiled where there is a CUDA device, else interpreted
 	@$(choose_mode); \
-	$(PY) -m pytest -n $(JOBS) tests $(PYTEST_ARGS)
+	$(PY) -m pytest -n $(JOBS) --dist worksteal tests $(PYTEST_ARGS)
 
 test-deep: $(STAMP) ## Run the tests with many more random problems, and the slow ones
 	@$(choose_mode); \
-	TRITONCONV_PROFILE=deep $(PY) -m pytest -n $(JOBS) tests $(PYTEST_ARGS)
+	TRITONCONV_PROFILE=deep $(PY) -m pytest -n $(JOBS) --dist worksteal tests $(PYTEST_ARGS)
 
 # PYTHONPATH comes before .venv's packages, so .venv keeps its own Triton.
 test-triton: $(STAMP) ## Run the tests under another Triton: make test-triton TRITON=3.6.0
@@ -62,7 +62,7 @@ test-triton: $(STAMP) ## Run the tests under another Triton: make test-triton TR
 	$(PY) -c 'import sys, triton; v = triton.__version__; print("Triton:", v); \
 		sys.exit(0 if v == "$(TRITON)" else "Asked for Triton $(TRITON), imported " + v)' || exit 1; \
 	$(choose_mode); \
-	$(PY) -m pytest -n $(JOBS) tests $(PYTEST_ARGS)
+	$(PY) -m pytest -n $(JOBS) --dist worksteal tests $(PYTEST_ARGS)
 
 lint: $(LINT_STAMP) ## Check style, formatting and types
 	$(PY) -m ruff check .

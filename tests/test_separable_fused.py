@@ -389,7 +389,7 @@ def test_compiled_whole_with_its_gradients():
         assert torch.equal(a, b)
 
 
-def test_the_entry_is_compiled_whole(aten):
+def test_the_entry_is_compiled_whole():
     tensors = tensors_of((1, 8, 3, 4), (8, 1, 3, 3), 4)
     entry = separable.depthwise_separable
     compiled = torch.compile(entry, fullgraph=True, backend="aot_eager")

@@ -23,6 +23,8 @@ NAME = "depthwise_pointwise"
 DEPTHWISE_WEIGHT = Slot.RESIDUAL
 # A tile's columns: with more channels than this, the depthwise sums would be computed again.
 WIDTHS = (32, 64, 128)
+# Neighbouring positions whose windows share what they read of x.
+RUN = 2
 # Bytes that memory delivers to a multiprocessor (19 a clock on an H200, by the data sheet) while it
 # issues the instructions of one tap of one sum (four by the machine code for sm_90; 128 a clock).
 TAP_BYTES = 0.6
@@ -160,15 +162,14 @@ def declines(problem: SeparableProblem, device: Device) -> str | None:
 
 def default_configs(problem: SeparableProblem, device: Device) -> Sequence[Config]:
     """One tile for each width. The more registers the values of x take, the smaller is a step:
-    float32, long rows of taps, and loads value by value."""
-    channels, taps = problem.depthwise.out_channels, problem.depthwise.filter_size[2]
-    half, long = problem.depthwise.dtype.itemsize == 2, taps > 5
-    vectors = _source_vector(problem) > 1
-    depth = 32 if half and vectors and not long else 16
-    few = 128 if vectors and (half or not long) else 256
+    float32, many values for a run's row of taps, and loads value by value."""
+    half, vectors = problem.depthwise.dtype.itemsize == 2, _source_vector(problem) > 1
+    reads = _reads_of_a_row(problem.depthwise)
+    depth = 32 if half and vectors and reads <= 7 else 16
+    few = 128 if vectors and (half or reads <= 7) else 256
     # Twice the threads have registers for twice the channels, if there are that many.
-    deep = 64 if depth == 32 and channels % 64 == 0 else depth
-    shapes = zip(WIDTHS, (depth, depth, deep), (few, few, 256), strict=True)
+    deep = half and vectors and reads <= 5 and problem.depthwise.out_channels % 64 == 0
+    shapes = zip(WIDTHS, (depth, depth, 64 if deep else depth), (few, few, 256), strict=True)
     return [
         Config.of(
             # AMD's warps have twice the threads, and four of them to fill.
@@ -177,7 +178,7 @@ def default_configs(problem: SeparableProblem, device: Device) -> Sequence[Confi
             BLOCK_M=64,
             BLOCK_N=n,
             BLOCK_K=k,
-            RUN=2 if vectors else 1,
+            RUN=RUN if vectors else 1,
         )
         for n, k, threads in shapes
     ]
@@ -239,6 +240,12 @@ def _source_vector(problem: SeparableProblem) -> int:
     """Channels of x in a 16-byte vector, given an aligned pointer; 1 if there are no such."""
     x = problem.depthwise
     return vector_width(x, x.input_strides, x.input_shape_3d, 1) if problem.multiplier == 1 else 1
+
+
+def _reads_of_a_row(x: ConvProblem) -> int:
+    """Values of x that a run of positions reads for one row of taps."""
+    taps = x.filter_size[2]
+    return min((RUN - 1) * x.stride[2] + (taps - 1) * x.dilation[2] + 1, RUN * taps)
 
 
 def _dense_taps(problem: ConvProblem) -> tuple[int, ...] | None:
