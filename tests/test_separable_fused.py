@@ -306,10 +306,8 @@ def derivatives(call, tensors, rest):
 @pytest.fixture
 def ieee():
     """float32 is multiplied as it is, not in tf32."""
-    before = torch.backends.cudnn.allow_tf32
-    torch.backends.cudnn.allow_tf32 = False
-    yield
-    torch.backends.cudnn.allow_tf32 = before
+    with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+        yield
 
 
 @pytest.mark.parametrize("path", [None, "aten"])
