@@ -65,7 +65,8 @@ def epilogue_of(shape: tuple[int, ...], extras: Extras) -> Epilogue:
     period, bias_strides, residual_strides = (1, 1, 1), None, None
     if bias is not None:
         check_bias(bias, shape)
-        period = ((1,) * 3 + tuple(bias.shape[:-1]))[-3:]
+        d, h, w = ((1,) * 3 + tuple(bias.shape[:-1]))[-3:]
+        period = (d, h, w)
         bias_strides = ((0,) * 3 + tuple(bias.stride()))[-4:]
     if residual is not None:
         check_residual(residual, shape)

@@ -83,8 +83,10 @@ def separable_problem(
         dtype=x.dtype,
         device="meta",
     )
-    like = (None if t is None else _without_memory(t) for t in (pointwise_weight, bias))
-    return SeparableProblem(depthwise, _of_weight("pointwise_weight", hidden, *like, second))
+    weight = _without_memory(pointwise_weight)
+    bias = None if bias is None else _without_memory(bias)
+    pointwise = _of_weight("pointwise_weight", hidden, weight, bias, second)
+    return SeparableProblem(depthwise, pointwise)
 
 
 def _check_weights(rank: int, channels: int, weights: dict[str, torch.Tensor]) -> None:

@@ -13,7 +13,7 @@ from ..planning import BoundedCache, device_of, make_plan
 from ..problem import ConvArguments, ConvProblem, Pass, dgrad_problem, fprop_problem, wgrad_problem
 from ..reference import aten, epilogue
 
-CALLS: BoundedCache[Callable[..., Tensor]] = BoundedCache()
+CALLS: BoundedCache[Callable[..., Any]] = BoundedCache()
 
 # The operands of each pass, in the order of its op's arguments, and its result.
 OPERANDS = {

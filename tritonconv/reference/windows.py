@@ -10,6 +10,7 @@ Sums of 16-bit numbers are formed in float32.
 import itertools
 import math
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -41,7 +42,9 @@ class Windows:
         self.view = self._view()
         # Weights only pass through the cache, and count less; but 16-bit ones are copied.
         block = self.depth * max(1, self.batch, weight_size[rank] // 4)
-        self.blocks = list(_blocks(self.sizes, self.period, max(1, BLOCK // max(1, block))))
+        self.blocks: list[Any] = list(
+            _blocks(self.sizes, self.period, max(1, BLOCK // max(1, block)))
+        )
         self.unshared = list(self.period) == self.sizes
         self.whole = self.unshared and len(self.blocks) == 1
         if self.whole:  # nothing to slice
@@ -51,7 +54,7 @@ class Windows:
         """y, with bias (K,) added."""
         rank, windows = self.rank, self._gathered(x)
         shape = (*self.sizes, self.groups, self.batch, self.filters)
-        rows = None if self.whole else windows.new_empty(shape)
+        rows: Any = None if self.whole else windows.new_empty(shape)
         for box, banks in self.blocks:
             columns, matrices = self._columns(windows[box]), self._matrices(w[banks])
             if self.batch == 1:  # vectors, which BLAS multiplies faster from the left
@@ -72,7 +75,7 @@ class Windows:
         """dx, not rounded to 16 bits."""
         rank, rows = self.rank, self._rows(dy)
         shape = (self.channels, *self.image, self.batch)
-        dx = None if self.whole else rows.new_zeros(shape)
+        dx: Any = None if self.whole else rows.new_zeros(shape)
         for box, banks in self.blocks:
             some = rows[box]
             part = torch.bmm(some.flatten(0, rank), self._matrices(w[banks]))

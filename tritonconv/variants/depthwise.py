@@ -54,7 +54,7 @@ class Depthwise:
     """Plain multiply-adds over strips of positions that share the values they read."""
 
     name = "depthwise"
-    kinds = ("depthwise",)
+    kinds: tuple[str, ...] = ("depthwise",)
 
     def supports(self, problem: ConvProblem, which: Pass) -> str | None:
         """One input channel a group, one filter bank; in dgrad nothing folds at the border."""

@@ -32,7 +32,7 @@ class Direct:
     """One multiply-add a term, in float32 or float64; a tile is positions x channels."""
 
     name = "direct"
-    kinds = EVERY_KIND
+    kinds: tuple[str, ...] = EVERY_KIND
 
     def supports(self, problem: ConvProblem, which: Pass) -> str | None:
         """Every problem."""

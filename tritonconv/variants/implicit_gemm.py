@@ -36,7 +36,7 @@ class ImplicitGemm:
     """tl.dot over residue classes; the tiles are gathered by pointers, nothing is unfolded."""
 
     name = "implicit_gemm"
-    kinds = EVERY_KIND
+    kinds: tuple[str, ...] = EVERY_KIND
 
     def supports(self, problem: ConvProblem, which: Pass) -> str | None:
         """Everything but float64, which has no matrix form on all targets."""

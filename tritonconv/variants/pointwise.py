@@ -32,7 +32,7 @@ class Pointwise(ImplicitGemm):
     """The tiles of `implicit_gemm` without taps and windows and, in dense tensors, positions."""
 
     name = "pointwise"
-    kinds = ("pointwise",)
+    kinds: tuple[str, ...] = ("pointwise",)
 
     def supports(self, problem: ConvProblem, which: Pass) -> str | None:
         """One tap, always inside the image; in dgrad each position of x has its own of y."""

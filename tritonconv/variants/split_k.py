@@ -21,7 +21,7 @@ class SplitK(ImplicitGemm):
     partial sums in a fixed order and applies the epilogue. It shares its configs."""
 
     name = "split_k"
-    kinds = EVERY_KIND
+    kinds: tuple[str, ...] = EVERY_KIND
 
     def supports(self, problem: ConvProblem, which: Pass) -> str | None:
         """fprop and dgrad, where the sum is one list of steps."""

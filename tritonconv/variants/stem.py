@@ -37,7 +37,7 @@ class Stem(ImplicitGemm):
     """The tiles of `implicit_gemm`, with steps over as many taps as fit in place of one tap."""
 
     name = "stem"
-    kinds = ("stem",)
+    kinds: tuple[str, ...] = ("stem",)
 
     def supports(self, problem: ConvProblem, which: Pass) -> str | None:
         """fprop and wgrad of ordinary convolutions."""

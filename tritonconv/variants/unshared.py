@@ -41,7 +41,7 @@ class Unshared:
     """A program a position: the images are the rows, (channel, tap) is one flat axis."""
 
     name = "unshared"
-    kinds = ("unshared",)
+    kinds: tuple[str, ...] = ("unshared",)
 
     def supports(self, problem: ConvProblem, which: Pass) -> str | None:
         """Every period; for the input gradient no border that folds."""
