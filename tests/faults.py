@@ -138,6 +138,55 @@ FAULTS = {
         "live = offs_k >= start",
         "wgrad and implicit_gemm",
     ),
+    # the kernels of one kind
+    "a row of taps read backwards": Fault(
+        "depthwise_gather.py",
+        "w = across(weights[OFFSET + j], ROWS_FIRST)",
+        "w = across(weights[OFFSET + COUNT - 1 - j], ROWS_FIRST)",
+        "fprop and depthwise",
+    ),
+    "a last row left out": Fault(
+        "depthwise_wgrad.py",
+        "begin, stop = split_range(split, splits, rows, BLOCK_M)",
+        "begin, stop = split_range(split, splits, rows - 1, BLOCK_M)",
+        "wgrad and depthwise",
+    ),
+    "a sum that forgets, unshared": Fault(
+        "unshared_gather.py",
+        "acc += a.to(ACC)[:, None, :] * b.to(ACC)[None, :, :]",
+        "acc = a.to(ACC)[:, None, :] * b.to(ACC)[None, :, :]",
+        "dgrad and unshared",
+    ),
+    "the last image alone": Fault(
+        "unshared_wgrad.py",
+        "acc += dy.to(ACC)[:, None] * x.to(ACC)[None, :]",
+        "acc = dy.to(ACC)[:, None] * x.to(ACC)[None, :]",
+        "wgrad and unshared",
+    ),
+    "a sum that forgets, 1x1": Fault(
+        "pointwise_gemm.py",
+        "acc = multiply_add(a, b, acc, PRECISION, SOFT_BF16)",
+        "acc = multiply_add(a, b, acc * 0, PRECISION, SOFT_BF16)",
+        "fprop and pointwise",
+    ),
+    "a sum that forgets, 1x1 wgrad": Fault(
+        "pointwise_wgrad.py",
+        "acc = multiply_add(a, b, acc, PRECISION, SOFT_BF16)",
+        "acc = multiply_add(a, b, acc * 0, PRECISION, SOFT_BF16)",
+        "wgrad and pointwise",
+    ),
+    "a sum that forgets, stem": Fault(
+        "stem_gemm.py",
+        "acc = multiply_add(a, tl.trans(b), acc, PRECISION, SOFT_BF16)",
+        "acc = multiply_add(a, tl.trans(b), acc * 0, PRECISION, SOFT_BF16)",
+        "fprop and stem",
+    ),
+    "a sum that forgets, stem wgrad": Fault(
+        "stem_wgrad.py",
+        "acc = multiply_add(a, b, acc, PRECISION, SOFT_BF16)",
+        "acc = multiply_add(a, b, acc * 0, PRECISION, SOFT_BF16)",
+        "wgrad and stem",
+    ),
 }
 
 
