@@ -2,7 +2,7 @@
 
 import triton.language as tl
 
-from ._index import outer, split_range, tile_order, unflatten4, unit_or, whole_vectors
+from ._index import outer, outer_and, split_range, tile_order, unflatten4, unit_or, whole_vectors
 from ._jit import kernel
 from ._numbers import multiply_add, rounded
 from ._patches import dot3, lane_word, load_patches, split_line, window_word
@@ -152,7 +152,7 @@ def stem_wgrad(
     weight_lane = channel * stride_wc.to(INDEX) + dot3(tap, tap_stride)
     dst_ptr += split * stride_split + weight_base + group * stride_wg
     tl.store(
-        dst_ptr + (offs_m * stride_wk.to(INDEX))[:, None] + weight_lane[None, :],
+        at_run(dst_ptr, outer(offs_m * stride_wk.to(INDEX), weight_lane, True), 1),
         rounded(acc, dst_ptr.dtype.element_ty, SOFT_BF16),
-        mask=(offs_m < channels)[:, None] & lane_ok[None, :],
+        mask=outer_and(offs_m < channels, lane_ok, True),
     )

@@ -51,7 +51,7 @@ class ImplicitGemm:
         if which is not Pass.WGRAD:
             sides = (view.columns, _channels(problem, which))
         useful = math.prod(min(side, SMALLEST) / SMALLEST for side in sides)
-        advantage = _advantage(problem, device)
+        advantage = matrix_advantage_of(problem, device)
         if useful * advantage < 1:
             return (
                 f"its {sides[0]} x {sides[1]} channels a group fill {useful:.1%} of a "
@@ -163,7 +163,7 @@ def _channels(problem: ConvProblem, which: Pass) -> int:
     return total // problem.groups
 
 
-def _advantage(problem: ConvProblem, device: Device) -> int:
+def matrix_advantage_of(problem: ConvProblem, device: Device) -> int:
     """How many times faster than multiply-adds: 16-bit, tf32, or float32 (no matrix form, but
     operands shared by a whole tile)."""
     if problem.dtype == torch.float32:

@@ -21,9 +21,9 @@ from .implicit_gemm import (
     SMALLEST,
     WIDTHS,
     ImplicitGemm,
-    _advantage,
     gemm_constants,
     gemm_tiles,
+    matrix_advantage_of,
 )
 from .pointwise import ALIGNED, ONE, result_tiles, width_for
 
@@ -56,7 +56,7 @@ class Stem(ImplicitGemm):
             return "its one tap has no other to share a step with"
         sides = (problem.out_channels // problem.groups, _lanes(problem))
         useful = math.prod(min(side, SMALLEST) / SMALLEST for side in sides)
-        advantage = _advantage(problem, device)
+        advantage = matrix_advantage_of(problem, device)
         if useful * advantage < 1:
             return (
                 f"its {sides[0]} channels and {sides[1]} lanes a group fill {useful:.1%} of a "
