@@ -2,10 +2,16 @@
 
 import pytest
 import torch
+from hypothesis import settings
 from torch.testing._internal.common_methods_invocations import op_db
 
 from tritonconv import functional
 from tritonconv.testing.agreement import kernel_device
+
+from .conftest import DEEP
+
+# Importing torch's samples loads a Hypothesis profile of torch's own where CI is set.
+settings.load_profile("deep" if DEEP else "default")
 
 NAMES = [f"conv{kind}{rank}d" for kind in ("", "_transpose") for rank in (1, 2, 3)]
 OPS = {op.name.split(".")[-1]: op for op in op_db if op.name.startswith("nn.functional.conv")}
