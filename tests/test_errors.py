@@ -354,7 +354,7 @@ def nothing_runs(monkeypatch):
     def reached(*args, **kwargs):
         raise AssertionError("a refused call was planned")
 
-    monkeypatch.setattr(_run, "aten_call", reached)
+    monkeypatch.setattr(_run, "sums_by_aten", reached)
     monkeypatch.setattr(_run, "make_plan", reached)
     _run.CALLS.clear()
     yield

@@ -343,3 +343,16 @@ def test_refused(call, name, pieces):
     assert re.match(f"{name}: ", message), message
     for piece in pieces:
         assert re.search(piece, message), f"{piece!r} is not in {message!r}"
+
+
+@pytest.mark.usefixtures("aten_path")
+def test_refused_after_an_equal_value_was_accepted():
+    """Arguments are remembered by value, and 1 == 1.0 == True, but only an int is a stride."""
+    x, w = torch.ones(1, 1, 4, 4), torch.ones(1, 1, 2, 2)
+    for accepted, refused in ((1, True), (1, 1.0), ((1, 1), (1, 1.0)), ((1, 1), (True, 1))):
+        conv2d(x, w, None, accepted)
+        with pytest.raises(ProblemError, match=r"^stride: "):
+            conv2d(x, w, None, refused)
+        conv_transpose2d(x, w, None, accepted)
+        with pytest.raises(ProblemError, match=r"^stride: "):
+            conv_transpose2d(x, w, None, refused)

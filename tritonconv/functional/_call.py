@@ -1,7 +1,8 @@
 """From the arguments of a function to the canonical form that the ops take, for all of them."""
 
-from collections.abc import Sequence
-from typing import Any, NamedTuple, NoReturn
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, NoReturn, TypeVar
 
 import torch
 from torch import Tensor
@@ -19,13 +20,14 @@ Padding = int | Sequence[int] | str | Sequence[Sequence[int]]
 class Kind(NamedTuple):
     """Functions that differ in their rank alone, as messages name them.
 
-    `weight` names the axes of their weight in front of the filter's; `banks`: a filter bank a
-    position, so that there are `rank` axes of a period in front.
+    `weight` names the axes of their weight in front of the filter's; `banks`: it has filter banks,
+    so that there are `rank` axes of a period in front; `unshared`: one for every position.
     """
 
     name: str
     weight: str
     banks: bool = False
+    unshared: bool = False
 
 
 class Call(NamedTuple):
@@ -48,7 +50,42 @@ class Call(NamedTuple):
         return y.squeeze(0) if single else y
 
 
-def prepare(kind: Kind, rank: int, operands: Sequence[Any], options: Sequence[Any]) -> Call:
+Function = TypeVar("Function", bound=Callable[..., Any])
+_HASHED_BY_VALUE = frozenset((int, str, type(None)))
+
+
+def remembered(function: Function) -> Function:
+    """`function` of shapes and options, without side effects, its results kept by its arguments.
+
+    Checking and expanding them costs more than a small convolution. Options are looked up only if
+    equal ones mean the same (1 == 1.0 == True, but only the first is a stride); sizes that are
+    symbols cannot be looked up, and while a compiler traces nothing is.
+    """
+    kept = functools.lru_cache(maxsize=4096)(function)
+
+    @functools.wraps(function)
+    def call(kind: Kind, rank: int, shapes: tuple[Any, ...], options: tuple[Any, ...]) -> Any:
+        if torch.compiler.is_compiling() or not _hashed_by_value(options):
+            return function(kind, rank, shapes, options)
+        try:
+            hash(shapes)
+        except TypeError:
+            return function(kind, rank, shapes, options)
+        return kept(kind, rank, shapes, options)
+
+    return call  # type: ignore[return-value]
+
+
+def _hashed_by_value(options: tuple[Any, ...]) -> bool:
+    if _HASHED_BY_VALUE.issuperset(map(type, options)):
+        return True
+    return all(
+        type(o) in _HASHED_BY_VALUE or (type(o) is tuple and all(type(v) is int for v in o))
+        for o in options
+    )
+
+
+def prepare(kind: Kind, rank: int, operands: Sequence[Any], options: tuple[Any, ...]) -> Call:
     """The canonical form of a convolution.
 
     `operands` are (input, weight, bias, residual, activation), `options` (stride, padding,
@@ -56,11 +93,29 @@ def prepare(kind: Kind, rank: int, operands: Sequence[Any], options: Sequence[An
     """
     input, weight, bias, residual, activation, single = take(kind, rank, operands)
     check_weight(kind, rank, weight)
-    rest = canonical(rank, options, input.shape, weight.shape)
+    rest = _convolution(kind, rank, (input.shape, weight.shape), options)
     return Call(input, weight, bias, residual, activation, rest, single)
 
 
-def transposed(kind: Kind, rank: int, operands: Sequence[Any], options: Sequence[Any]) -> Tensor:
+@remembered
+def _convolution(
+    kind: Kind, rank: int, shapes: tuple[Any, ...], options: tuple[Any, ...]
+) -> tuple[Any, ...]:
+    """The fields of ConvArguments."""
+    x_shape, w_shape = shapes
+    rest = canonical(rank, options, x_shape, w_shape)
+    if kind.unshared:
+        found, sizes = list(w_shape[:rank]), list(natural_size(x_shape, w_shape, rest))
+        if found != sizes:
+            raise ProblemError(
+                f"weight: {kind.name}{rank}d expected filters for each of {sizes} positions, the "
+                f"output size that these arguments give, got {found} in {list(w_shape)}; filters "
+                f"that repeat are tiled_conv{rank}d's"
+            )
+    return rest
+
+
+def transposed(kind: Kind, rank: int, operands: Sequence[Any], options: tuple[Any, ...]) -> Tensor:
     """The transposed convolution of `operands` (as in `prepare`), computed.
 
     `options` are (stride, padding, output_padding, groups, dilation, output_size, mode,
@@ -68,8 +123,18 @@ def transposed(kind: Kind, rank: int, operands: Sequence[Any], options: Sequence
     """
     input, weight, bias, residual, activation, single = take(kind, rank, operands)
     check_weight(kind, rank, weight)
+    wanted, rest = _transposed(kind, rank, (input.shape, weight.shape), options)
+    x = transpose(input, weight, bias, residual, activation, wanted, *rest)
+    return x.squeeze(0) if single else x
+
+
+@remembered
+def _transposed(
+    kind: Kind, rank: int, shapes: tuple[Any, ...], options: tuple[Any, ...]
+) -> tuple[list[int], tuple[Any, ...]]:
+    """The full shape of the result, and the fields of ConvArguments."""
+    x_shape, w_shape = shapes
     stride, padding, output_padding, groups, dilation, size, mode, padding_mode = options
-    x_shape, w_shape = input.shape, weight.shape
     unpadded = (stride, 0, dilation, groups, mode, padding_mode)
     stride, _, dilation, groups, *last = canonical(rank, unpadded, x_shape, w_shape)
     positive("stride", stride)
@@ -80,10 +145,13 @@ def transposed(kind: Kind, rank: int, operands: Sequence[Any], options: Sequence
     wanted = None if size is None else _requested(size, rank)
     shape = Transposed(x_shape[2:], w_shape[-rank:], stride, dilation, extra, wanted)
     spatial, pads = size_and_padding(padding, shape)
-    wanted = [x_shape[0], groups * w_shape[-rank - 1], *spatial]
-    rest = (stride, pads, dilation, groups, *last)
-    x = transpose(input, weight, bias, residual, activation, wanted, *rest)
-    return x.squeeze(0) if single else x
+    return [x_shape[0], groups * w_shape[-rank - 1], *spatial], (
+        stride,
+        pads,
+        dilation,
+        groups,
+        *last,
+    )
 
 
 def take(kind: Kind, rank: int, operands: Sequence[Any]) -> tuple[Any, ...]:

@@ -6,10 +6,9 @@ half of a face). The weight has the output's size in front, and grows with it.
 
 from torch import Tensor
 
-from ..errors import ProblemError
-from ._call import Call, Kind, Padding, Size, natural_size, prepare, transposed
+from ._call import Kind, Padding, Size, prepare, transposed
 
-_UNSHARED = Kind("unshared_conv", "the output's size, K, C/groups", banks=True)
+_UNSHARED = Kind("unshared_conv", "the output's size, K, C/groups", banks=True, unshared=True)
 _TRANSPOSE = Kind("unshared_conv_transpose", "the input's size, K, C/groups", banks=True)
 
 
@@ -57,7 +56,7 @@ def unshared_conv1d(
     """
     operands = (input, weight, bias, residual, activation)
     options = (stride, padding, dilation, groups, mode, padding_mode)
-    return _one_bank_a_position(1, prepare(_UNSHARED, 1, operands, options)).convolve()
+    return prepare(_UNSHARED, 1, operands, options).convolve()
 
 
 def unshared_conv2d(
@@ -103,7 +102,7 @@ def unshared_conv2d(
     """
     operands = (input, weight, bias, residual, activation)
     options = (stride, padding, dilation, groups, mode, padding_mode)
-    return _one_bank_a_position(2, prepare(_UNSHARED, 2, operands, options)).convolve()
+    return prepare(_UNSHARED, 2, operands, options).convolve()
 
 
 def unshared_conv3d(
@@ -149,7 +148,7 @@ def unshared_conv3d(
     """
     operands = (input, weight, bias, residual, activation)
     options = (stride, padding, dilation, groups, mode, padding_mode)
-    return _one_bank_a_position(3, prepare(_UNSHARED, 3, operands, options)).convolve()
+    return prepare(_UNSHARED, 3, operands, options).convolve()
 
 
 def unshared_conv_transpose1d(
@@ -317,16 +316,3 @@ def unshared_conv_transpose3d(
     operands = (input, weight, bias, residual, activation)
     sizes = (stride, padding, output_padding, groups, dilation, output_size)
     return transposed(_TRANSPOSE, 3, operands, (*sizes, mode, padding_mode))
-
-
-def _one_bank_a_position(rank: int, call: Call) -> Call:
-    """The same call, if its weight has as many banks as it has outputs."""
-    found = list(call.weight.shape[:rank])
-    sizes = list(natural_size(call.input.shape, call.weight.shape, call.rest))
-    if found != sizes:
-        raise ProblemError(
-            f"weight: unshared_conv{rank}d expected filters for each of {sizes} positions, the "
-            f"output size that these arguments give, got {found} in {list(call.weight.shape)}; "
-            f"filters that repeat are tiled_conv{rank}d's"
-        )
-    return call

@@ -108,44 +108,35 @@ def _prepare(
     """Plan a call, and bind the plan to what remains to be done with the tensors."""
     plan = plan_call(which, a, b, extra, arguments)
     problem = plan.problem
-    strides = problem.result_strides(which)
-    compute = aten_call(which, extra, arguments, problem)
+    sums = sums_by_aten(problem, which, extra, arguments)
 
     def by_aten(a: Tensor, b: Tensor, extra: Any) -> Tensor:
-        untied = isinstance(extra, Tensor) and extra.dim() > 1
-        result = compute(a, b, None if untied else extra)
-        if untied:
-            result = result.add_(epilogue.spread(extra, result.shape[2:]))
-        return in_strides(result, strides)
+        if which is not Pass.FPROP:
+            return sums(a, b, None)
+        if extra is None or extra.dim() == 1:
+            return sums(a, b, extra)
+        result = sums(a, b, None)
+        return result.add_(epilogue.spread(extra, result.shape[2:]))
 
     def by_kernels(a: Tensor, b: Tensor, extra: Any) -> Tensor:
         bias = extra if isinstance(extra, Tensor) else None
         return _launch(plan, a, b, Extras(bias))[0]
 
-    def by_nothing(a: Tensor, b: Tensor, extra: Any) -> Tensor:
-        # Sums over no channels, which ATen leaves out of the result: zeros, and the bias.
-        result = torch.empty_strided(problem.result_shape(which), strides, dtype=a.dtype).zero_()
-        if which is Pass.FPROP and extra is not None:
-            result += epilogue.spread(extra, result.shape[2:])
-        return result
-
-    if plan.backend != "aten":
-        return by_kernels
-    return by_aten if problem.in_channels else by_nothing
+    return by_aten if plan.backend == "aten" else by_kernels
 
 
 def _prepare_fused(
     which: Pass, a: Tensor, w: Tensor, size: Any, extras: Extras, arguments: ConvArguments
 ) -> Callable[[Tensor, Tensor, Extras], tuple[Tensor, Tensor]]:
     plan = plan_call(which, a, w, size, arguments, extras)
-    strides = plan.problem.result_strides(which)
+    sums = sums_by_aten(plan.problem, which, size, arguments)
+    tied = extras.bias is not None and extras.bias.dim() == 1
 
     def by_kernels(a: Tensor, w: Tensor, extras: Extras) -> tuple[Tensor, Tensor]:
         return _launch(plan, a, w, extras)
 
     def by_aten(a: Tensor, w: Tensor, extras: Extras) -> tuple[Tensor, Tensor]:
-        y, pre = epilogue.finish(run(which, a, w, size, *vars(arguments).values()), extras)
-        return in_strides(y, strides), in_strides(pre, strides) if extras.keep_pre else pre
+        return epilogue.finish(sums(a, w, extras.bias if tied else None), extras, tied)
 
     return by_aten if plan.backend == "aten" else by_kernels
 
@@ -174,19 +165,32 @@ def in_strides(result: Tensor, strides: tuple[int, ...]) -> Tensor:
     return torch.empty_strided(result.shape, strides, dtype=result.dtype).copy_(result)
 
 
-def aten_call(
-    which: Pass, size: Any, arguments: ConvArguments, problem: ConvProblem
-) -> Callable[[Tensor, Tensor, Any], Tensor]:
-    """ATen's form of a pass; `size` is the shape of a gradient."""
+def sums_by_aten(
+    problem: ConvProblem, which: Pass, size: Any, arguments: ConvArguments
+) -> Callable[[Tensor, Tensor, Tensor | None], Tensor]:
+    """A pass by ATen, with a bias of one value a channel, in the strides that the problem says;
+    `size` is the shape of a gradient."""
     tiled = problem.period_axes
+    shape, strides = problem.result_shape(which), problem.result_strides(which)
     if which is Pass.FPROP:
-        return aten.conv_call(arguments, tiled)
-    if which is Pass.DGRAD:
-        channels_last = is_channels_last(problem.result_shape(which), problem.result_strides(which))
-        gradient = aten.dgrad_call(size, arguments, tiled, channels_last)
+        compute = aten.conv_call(arguments, tiled)
+    elif which is Pass.DGRAD:
+        compute = aten.dgrad_call(size, arguments, tiled, is_channels_last(shape, strides))
     else:
         gradient = aten.wgrad_call(size, arguments, tiled)
-    return lambda a, b, _: gradient(a, b)
+
+        def compute(a: Tensor, b: Tensor, _: Tensor | None) -> Tensor:
+            return gradient(a, b)
+
+    def sums(a: Tensor, b: Tensor, bias: Tensor | None) -> Tensor:
+        return in_strides(compute(a, b, bias), strides)
+
+    def no_sums(a: Tensor, b: Tensor, bias: Tensor | None) -> Tensor:
+        # Over no channels, which ATen leaves out of the result: zeros, and the bias.
+        result = torch.empty_strided(shape, strides, dtype=a.dtype).zero_()
+        return result if bias is None else result.add_(epilogue.spread(bias, result.shape[2:]))
+
+    return sums if problem.in_channels else no_sums
 
 
 def plan_call(

@@ -7,7 +7,7 @@ is made of the other two and double backward needs nothing new:
     conv_dgrad(dy, w)  d/ddy: conv(ddx, w)         d/dw: conv_wgrad(dy, ddx)
     conv_wgrad(dy, x)  d/ddy: conv(x, ddw)         d/dx: conv_dgrad(dy, ddw)
 
-On the CPU path ATen may record its own gradients instead (`_aten_records`). Otherwise each has two
+On the CPU path ATen may record its own gradients instead (`aten_records`). Otherwise each has two
 autograd functions. Eager calls take one that writes its context in `forward`; calls
 under a torch.func transform take one with `setup_context`, which functorch demands and which is
 slower.
@@ -194,7 +194,7 @@ def _autograd(which: Pass) -> Callable[..., Tensor]:
     ) -> Tensor:
         plain = is_plain(a, b, extra)
         if torch.is_grad_enabled() and torch._C._any_requires_grad(a, b, extra):
-            if not (plain and _aten_records(which, a, b, extra)):
+            if not (plain and aten_records(which, a, b, extra)):
                 return function.apply(
                     a, b, extra, stride, padding, dilation, groups, flip, padding_mode
                 )
@@ -206,7 +206,7 @@ def _autograd(which: Pass) -> Callable[..., Tensor]:
     return autograd
 
 
-def _aten_records(which: Pass, a: Tensor, b: Tensor, extra: Any) -> bool:
+def aten_records(which: Pass, a: Tensor, b: Tensor, extra: Any) -> bool:
     """Whether the CPU path may be left to record ATen's own gradients, at ATen's speed.
 
     Not where its gradients would break our rule of memory formats (channels-last in 1-D, and in 3-D

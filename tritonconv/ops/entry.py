@@ -6,12 +6,11 @@ import torch
 from torch import Tensor
 from torch._C._functorch import peek_interpreter_stack  # type: ignore
 
-from ..checks import check_tensors
-from ..epilogue import ACTIVATIONS, Extras, epilogue_of
+from ..epilogue import Extras
 from ..launch import interpreting
 from ..problem import Pass
-from ..reference.epilogue import finish
-from .conv import BODIES, conv, conv_dgrad, is_plain
+from ._run import run_fused
+from .conv import BODIES, aten_records, conv, conv_dgrad, is_plain
 from .fused import conv_dgrad_fused, conv_fused
 
 
@@ -28,9 +27,10 @@ def convolve(
     if _shortcut(input, weight, bias, residual):
         if plain:
             return BODIES[Pass.FPROP](input, weight, bias, *rest)
-        if not interpreting():
-            z = BODIES[Pass.FPROP](input, weight, bias, *rest)
-            return _finish(z, Extras(None, residual, activation))
+        operands = (input, weight, bias, residual)
+        if not interpreting() and _unrecorded(Pass.FPROP, operands, None):
+            extras = Extras(bias, residual, activation)
+            return run_fused(Pass.FPROP, input, weight, None, extras, *rest)[0]
     if plain:
         return conv(input, weight, bias, *rest)
     return conv_fused(input, weight, bias, residual, *rest, activation)[0]
@@ -50,22 +50,21 @@ def transpose(
     # Autocast casts for the fused op only: conv_dgrad is a backward pass, in its forward's dtype.
     plain &= not torch.is_autocast_enabled(input.device.type)
     if not interpreting() and _shortcut(input, weight, bias, residual):
-        z = BODIES[Pass.DGRAD](input, weight, output_shape, *rest)
-        return z if plain else _finish(z, Extras(bias, residual, activation))
+        if plain:
+            return BODIES[Pass.DGRAD](input, weight, output_shape, *rest)
+        if _unrecorded(Pass.DGRAD, (input, weight, bias, residual), output_shape):
+            extras = Extras(bias, residual, activation)
+            return run_fused(Pass.DGRAD, input, weight, output_shape, extras, *rest)[0]
     if plain:
         return conv_dgrad(input, weight, output_shape, *rest)
     return conv_dgrad_fused(input, weight, bias, residual, output_shape, *rest, activation)[0]
 
 
-def _finish(z: Tensor, extras: Extras) -> Tensor:
-    """The epilogue by torch, refusing what the op would refuse."""
-    bias, residual, activation, _ = extras
-    vector = bias is None or (bias.shape == z.shape[1:2] and bias.dtype == z.dtype)
-    if not vector or residual is not None or activation not in ACTIVATIONS:
-        operands = {"bias": bias, "residual": residual}
-        check_tensors({"input": z} | {name: t for name, t in operands.items() if t is not None})
-        epilogue_of(tuple(z.shape), extras)
-    return finish(z, extras)[0]
+def _unrecorded(which: Pass, operands: tuple[Tensor | None, ...], size: Any) -> bool:
+    """Whether the library need not record a gradient: nobody wants one, or ATen records its own."""
+    if not (torch.is_grad_enabled() and torch._C._any_requires_grad(*operands)):
+        return True
+    return aten_records(which, operands[0], operands[1], size)  # type: ignore[arg-type]
 
 
 def _shortcut(*operands: Tensor | None) -> bool:

@@ -66,28 +66,30 @@ def dgrad(dy: Tensor, w: Tensor, input_size: Sequence[int], arguments: ConvArgum
 def dgrad_call(
     input_size: Sequence[int], arguments: ConvArguments, tiled: bool, channels_last: bool = False
 ) -> Callable[..., Tensor]:
-    """`dgrad` with its arguments bound: what repeated calls of one problem run."""
+    """`dgrad` with its arguments bound, and a bias (C,) if there is one to add: what repeated calls
+    of one problem run."""
     around = border(arguments, explicit=tiled)
     extended = (*input_size[:2], *around.sizes(input_size[2:]))
     strides = dense_strides(extended, channels_last)
     passes = _passes(arguments)
 
-    def transposed(dy: Tensor, w: Tensor) -> Tensor:
+    def transposed(dy: Tensor, w: Tensor, bias: Tensor | None = None) -> Tensor:
         # Faster than ATen's gradient of a convolution, and the same sums.
-        extra = _output_padding(extended[2:], dy.shape[2:], w.shape[-len(around.zeros) :])
+        extra = _output_padding(dy.shape[2:], w.shape[-len(around.zeros) :])
         if extra is None:
-            return general(dy, w)
+            return general(dy, w, bias)
         w = _flipped(w, arguments)
         stride, dilation, groups = arguments.stride, arguments.dilation, arguments.groups
-        dx = torch.convolution(dy, w, None, stride, around.zeros, dilation, True, extra, groups)
-        return around.fold(dx)
+        within = None if any(around.crops) else bias  # what was cropped off comes back as zeros
+        dx = torch.convolution(dy, w, within, stride, around.zeros, dilation, True, extra, groups)
+        dx = around.fold(dx)
+        return dx if within is bias else _with_bias(dx, bias)
 
-    def _output_padding(
-        sizes: Sequence[int], positions: Sequence[int], taps: Sequence[int]
-    ) -> list[int] | None:
-        """What ATen's transposed convolution must add to reach `sizes`; None if it cannot."""
+    @functools.lru_cache(maxsize=1)
+    def _output_padding(positions: Sequence[int], taps: Sequence[int]) -> list[int] | None:
+        """What ATen's transposed convolution must add to reach the size; None if it cannot."""
         found = []
-        for axis, (size, o, f) in enumerate(zip(sizes, positions, taps, strict=True)):
+        for axis, (size, o, f) in enumerate(zip(extended[2:], positions, taps, strict=True)):
             stride, dilation = arguments.stride[axis], arguments.dilation[axis]
             natural = (o - 1) * stride - 2 * around.zeros[axis] + dilation * (f - 1) + 1
             found.append(size - natural)
@@ -95,7 +97,7 @@ def dgrad_call(
                 return None
         return found
 
-    def general(dy: Tensor, w: Tensor) -> Tensor:
+    def general(dy: Tensor, w: Tensor, bias: Tensor | None = None) -> Tensor:
         dtype = dy.dtype
         if around.adds:
             dy, w = wide(dy), wide(w)
@@ -103,14 +105,19 @@ def dgrad_call(
         x = torch.empty_strided(extended, strides, dtype=dy.dtype, device=dy.device)
         w = _flipped(w, arguments)
         dx = _backward(dy, x, w, around.zeros, arguments, (True, False, False))[0]
-        return around.fold(dx).to(dtype)
+        return _with_bias(around.fold(dx), bias).to(dtype)
 
-    def periodic(dy: Tensor, w: Tensor) -> Tensor:
-        return around.fold(passes(extended, w.shape).dgrad(dy, w)).to(dy.dtype)
+    def periodic(dy: Tensor, w: Tensor, bias: Tensor | None = None) -> Tensor:
+        dx = around.fold(passes(extended, w.shape).dgrad(dy, w))
+        return _with_bias(dx, bias).to(dy.dtype)
 
     if tiled:
         return periodic
     return general if around.adds else transposed
+
+
+def _with_bias(dx: Tensor, bias: Tensor | None) -> Tensor:
+    return dx if bias is None else dx + bias.view(-1, *[1] * (dx.dim() - 2))
 
 
 def wgrad(dy: Tensor, x: Tensor, weight_size: Sequence[int], arguments: ConvArguments) -> Tensor:
