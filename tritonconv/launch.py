@@ -26,6 +26,11 @@ class Slot(str, Enum):
     RESIDUAL = "residual"
     PRE = "pre"
     OUTPUT = "output"
+    SAVED = "saved"
+    TAPS = "taps"
+    PARAMETERS = "parameters"
+    GRAD_OUTPUT = "grad_output"
+    GRAD_INPUT = "grad_input"
     WORKSPACE = "workspace"
 
 

@@ -1,7 +1,7 @@
 """Registration of the library's operators under `torch.ops.tritonconv`."""
 
-from . import conv, fused, separable
+from . import conv, fused, pool, separable
 
-SCHEMAS = conv.SCHEMAS | fused.SCHEMAS | separable.SCHEMAS
+SCHEMAS = conv.SCHEMAS | fused.SCHEMAS | separable.SCHEMAS | pool.SCHEMAS
 
 __all__ = ["SCHEMAS"]

@@ -67,6 +67,11 @@ def _unrecorded(which: Pass, operands: tuple[Tensor | None, ...], size: Any) -> 
     return aten_records(which, operands[0], operands[1], size)  # type: ignore[arg-type]
 
 
+def is_shortcut(*operands: Tensor | None) -> bool:
+    """Whether plain CPU tensors may take ATen's function itself, which records its gradient."""
+    return not interpreting() and _shortcut(*operands)
+
+
 def _shortcut(*operands: Tensor | None) -> bool:
     """Whether a call's body may be called without the dispatcher's two round trips, which cost as
     much as a small convolution: plain CPU tensors, and no mode, transform or tracer to see it."""

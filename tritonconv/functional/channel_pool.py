@@ -1,0 +1,100 @@
+"""Pooling across channels instead of positions: maxout, and windows that slide over channels."""
+
+import torch
+from torch import Tensor
+
+from ..checks import shape_of
+from ..errors import ProblemError
+from ..ops.pool import max_pool, sum_pool
+from ..pool_problem import PoolArguments
+from ._pool import PoolInput, prepare_pool
+from .lp_pool import norm_of
+
+KINDS = ("max", "avg", "l2")
+
+
+def maxout(input: Tensor, pieces: int, dim: int = 1) -> Tensor:
+    """The largest of each group of consecutive channels.
+
+    y[..., k, ...] = max over j < pieces of x[..., k*pieces + j, ...], along `dim`
+
+    Args:
+        input: any shape; float16, bfloat16, float32, float64 or an integer dtype, any strides.
+        pieces: channels in a group, a divisor of their number.
+        dim: the axis of the channels, default 1.
+
+    Returns:
+        The input's shape with size / pieces along `dim`, in its dtype; dense in its order of axes.
+
+    Raises:
+        ProblemError: `pieces` does not divide the channels, or there is no such axis.
+
+    Source: Goodfellow, Bengio, Courville, Deep Learning, sections 6.3.3 and 9.3.
+    """
+    _check_axis(input, dim)
+    size = input.shape[dim]
+    if not isinstance(pieces, int) or isinstance(pieces, bool) or pieces < 1 or size % pieces:
+        raise ProblemError(
+            f"pieces: expected a divisor of the {size} channels along axis {dim}, got {pieces!r}"
+        )
+    return cross_channel_pool(input, pieces, dim=dim)
+
+
+def cross_channel_pool(
+    input: Tensor, size: int, stride: int | None = None, kind: str = "max", dim: int = 1
+) -> Tensor:
+    """Pool over windows of neighbouring channels.
+
+    y[..., k, ...] = max, mean or Euclidean norm over j < size of x[..., k*stride + j, ...]
+
+    Args:
+        input: any shape; float16, bfloat16, float32 or float64, and for "max" an integer dtype; any
+            strides.
+        size: channels in a window.
+        stride: channels between windows; default the size.
+        kind: "max", "avg" or "l2", default "max".
+        dim: the axis of the channels, default 1.
+
+    Returns:
+        The input's shape with (channels - size) // stride + 1 along `dim`, in its dtype; dense in
+        its order of axes.
+
+    Raises:
+        ProblemError: there is no such window, kind or axis.
+
+    Source: Goodfellow, Bengio, Courville, Deep Learning, section 9.3.
+    """
+    _check_axis(input, dim)
+    if kind not in KINDS:
+        raise ProblemError(f"kind: expected one of {', '.join(KINDS)}, got {kind!r}")
+    dim %= input.dim()
+    before, channels, after = input.shape[:dim], input.shape[dim], input.shape[dim + 1 :]
+    # The channels become the axis that windows slide along, and all behind them the channels; the
+    # strides stay, so the kernels still walk along whatever is contiguous.
+    flat = input.reshape(before.numel(), channels, after.numel()).transpose(1, 2)
+    call = prepare_pool("cross_channel_pool", 1, flat, (size, stride, 0, 1, False))
+    y = _pooled(call, kind)
+    return y.transpose(1, 2).reshape(*before, -1 if y.numel() else _count(call), *after)
+
+
+def _pooled(call: PoolInput, kind: str) -> Tensor:
+    if kind == "max":
+        return max_pool(call.input, *call.arguments)[0]
+    if kind == "avg":
+        return sum_pool(call.input, None, "valid", 1.0, *call.arguments)
+    return norm_of(call, 2.0)
+
+
+def _count(call: PoolInput) -> int:
+    arguments: PoolArguments = call.arguments
+    return (call.input.shape[2] - arguments.kernel_size[0]) // arguments.stride[0] + 1
+
+
+def _check_axis(input: object, dim: object) -> None:
+    if not isinstance(input, torch.Tensor):
+        raise ProblemError(f"input: expected a torch.Tensor, got {type(input).__name__}")
+    axes = input.dim()
+    if not isinstance(dim, int) or isinstance(dim, bool) or not -axes <= dim < axes:
+        raise ProblemError(
+            f"dim: expected an axis of the input, whose shape is {shape_of(input)}, got {dim!r}"
+        )

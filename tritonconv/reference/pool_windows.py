@@ -1,0 +1,213 @@
+"""Pooling by torch's own functions: the CPU path, under transforms, and second derivatives.
+
+The windows are gathered an axis at a time into a tensor (N, C, *O, taps), with a mask of what lies
+inside; every reduction is then one of torch's. All is differentiable, and deterministic on a CPU.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..pool_problem import PoolArguments, Reduction, windows_of
+
+
+class Windows:
+    """The windows of one geometry: I and O sizes an axis, F the (longest) window."""
+
+    def __init__(self, input_size: Sequence[int], arguments: PoolArguments) -> None:
+        self.input_size, self.arguments = list(input_size), arguments
+        self.kernel, self.sizes = windows_of(input_size, arguments)
+        self.rank = len(self.sizes)
+        self.axes = [self._axis(axis) for axis in range(self.rank)]
+
+    def _axis(self, axis: int) -> tuple[Tensor, Tensor, Tensor]:
+        """`(positions (O, F), which of them are elements, how many taps an average counts)`."""
+        size, count, taps = self.input_size[axis], self.sizes[axis], self.kernel[axis]
+        o, f = torch.arange(count), torch.arange(taps)
+        if self.arguments.adaptive_size:
+            start, stop = o * size // count, -(-(o + 1) * size // count)
+            positions = start[:, None] + f
+            inside = positions < stop[:, None]
+            return positions.clamp(max=size - 1), inside, inside.sum(1)
+        low, high = self.arguments.padding[2 * axis : 2 * axis + 2]
+        start = o * self.arguments.stride[axis] - low
+        positions = start[:, None] + f * self.arguments.dilation[axis]
+        inside = (positions >= 0) & (positions < size)
+        return positions.clamp(0, size - 1), inside, (positions < size + high).sum(1)
+
+    def gather(self, x: Tensor) -> Tensor:
+        """(N, C, *I) to (N, C, *O, taps); beyond the border stands some element."""
+        for axis, (positions, _, _) in enumerate(self.axes):
+            index = positions.flatten().to(x.device)
+            x = x.index_select(2 + 2 * axis, index).unflatten(2 + 2 * axis, positions.shape)
+        order = [0, 1, *range(2, 2 + 2 * self.rank, 2), *range(3, 2 + 2 * self.rank, 2)]
+        return x.permute(order).flatten(2 + self.rank)
+
+    def spread(self, g: Tensor) -> Tensor:
+        """The adjoint: (N, C, *O, taps) added up to (N, C, *I). `g` is 0 beyond the border."""
+        g = g.unflatten(-1, self.kernel)
+        g = g.permute(
+            0, 1, *(axis for k in range(self.rank) for axis in (2 + k, 2 + self.rank + k))
+        )
+        for axis in reversed(range(self.rank)):
+            at = 2 + 2 * axis
+            g = g.flatten(at, at + 1)
+            shape = list(g.shape)
+            shape[at] = self.input_size[axis]
+            index = self.axes[axis][0].flatten().to(g.device)
+            g = g.new_zeros(shape).index_add(at, index, g)
+        return g
+
+    def inside(self, device: Any = None) -> Tensor:
+        """Which taps are elements, (*O, taps)."""
+        found = torch.ones((), dtype=torch.bool, device=device)
+        for axis, (_, inside, _) in enumerate(self.axes):
+            shape = [1] * (2 * self.rank)
+            shape[axis], shape[self.rank + axis] = inside.shape
+            found = found & inside.to(device).view(shape)
+        return found.flatten(self.rank)
+
+    def divisor(self, reduction: Reduction, weights: Tensor | None, like: Tensor) -> Tensor | None:
+        """What sums are divided by, of shape (*O) or one number; 1 instead of 0."""
+        kind = reduction.divisor
+        if kind == "none":
+            return None
+        if kind == "fixed":
+            return like.new_tensor(reduction.exponent)
+        if kind == "weights":
+            assert weights is not None
+            total = torch.where(self.inside(like.device), weights.flatten().to(like), 0).sum(-1)
+        elif kind == "padded":
+            total = like.new_ones(())
+            for axis, (_, _, counted) in enumerate(self.axes):
+                shape = [1] * self.rank
+                shape[axis] = len(counted)
+                total = total * counted.to(like).view(shape)
+        else:
+            total = self.inside(like.device).sum(-1).to(like)
+        return torch.where(total == 0, 1, total)
+
+
+def wide(tensor: Tensor) -> Tensor:
+    """In the dtype of sums: float32 for 16-bit numbers."""
+    return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor
+
+
+def max_pool(x: Tensor, windows: Windows) -> tuple[Tensor, Tensor]:
+    """`(y, taps)`, taps int64: a NaN wins, the last of them, and of equals the first."""
+    inside = windows.inside(x.device)
+    lowest = float("-inf") if x.is_floating_point() else torch.iinfo(x.dtype).min
+    gathered = torch.where(inside, windows.gather(x), torch.tensor(lowest, dtype=x.dtype))
+    y = gathered.amax(-1)
+    wins = inside & ((gathered == y.unsqueeze(-1)) | gathered.isnan())
+    number = torch.arange(wins.shape[-1], device=x.device)
+    first = wins.to(torch.uint8).argmax(-1)
+    last = torch.where(gathered.isnan(), number, -1).amax(-1)
+    return y, torch.where(last >= 0, last, first)
+
+
+def max_pool_gradient(dy: Tensor, taps: Tensor, windows: Windows) -> Tensor:
+    """dx: each dy goes to the tap that won."""
+    number = torch.arange(math.prod(windows.kernel), device=dy.device)
+    wins = windows.inside(dy.device) & (taps.unsqueeze(-1) == number)
+    return windows.spread(torch.where(wins, wide(dy).unsqueeze(-1), 0)).to(dy.dtype)
+
+
+def max_pool_at(x: Tensor, taps: Tensor, windows: Windows) -> Tensor:
+    """x at the taps that won: the adjoint of `max_pool_gradient`."""
+    gathered = torch.where(windows.inside(x.device), windows.gather(x), 0)
+    return gathered.gather(-1, taps.long().unsqueeze(-1)).squeeze(-1)
+
+
+def max_indices(taps: Tensor, windows: Windows) -> Tensor:
+    """From the numbers of taps to torch's indices: of an element in its plane, -1 for none."""
+    found = torch.zeros((), dtype=torch.int64, device=taps.device)
+    rest = taps.long()
+    steps = []
+    for taps_of_axis in reversed(windows.kernel):
+        steps.insert(0, rest % taps_of_axis)
+        rest = rest // taps_of_axis
+    valid = torch.ones((), dtype=torch.bool, device=taps.device)
+    for axis, (positions, inside, _) in enumerate(windows.axes):
+        o = torch.arange(windows.sizes[axis], device=taps.device)
+        o = o.view(-1, *[1] * (windows.rank - 1 - axis))
+        found = found * windows.input_size[axis] + positions.to(taps.device)[o, steps[axis]]
+        valid = valid & inside.to(taps.device)[o, steps[axis]]
+    return torch.where(valid, found, -1)
+
+
+def sum_pool(x: Tensor, weights: Tensor | None, windows: Windows, reduction: Reduction) -> Tensor:
+    """y, weighted and divided as the reduction says."""
+    gathered = torch.where(windows.inside(x.device), windows.gather(wide(x)), 0)
+    if weights is not None:
+        gathered = gathered * weights.flatten().to(gathered.dtype)
+    y = gathered.sum(-1)
+    divisor = windows.divisor(reduction, weights, y)
+    return (y if divisor is None else y / divisor).to(x.dtype)
+
+
+def sum_pool_gradient(
+    dy: Tensor, weights: Tensor | None, windows: Windows, reduction: Reduction
+) -> Tensor:
+    """dx: each dy, divided as y was, goes to every tap."""
+    g = wide(dy)
+    divisor = windows.divisor(reduction, weights, g)
+    g = (g if divisor is None else g / divisor).unsqueeze(-1)
+    g = g * (1 if weights is None else weights.flatten().to(g.dtype))
+    return windows.spread(torch.where(windows.inside(dy.device), g, 0)).to(dy.dtype)
+
+
+def lp_pool(x: Tensor, norm: Tensor | float, windows: Windows) -> Tensor:
+    """y = (sum |x|**p)**(1/p), in units of the window's largest element; the unit is constant to
+    autograd, of which y does not depend."""
+    size = torch.where(windows.inside(x.device), windows.gather(wide(x)).abs(), 0)
+    norm = exponents(norm, size)
+    largest = size.detach().amax(-1)
+    ordinary = (largest > 0) & largest.isfinite()
+    unit = torch.where(ordinary, largest, 1)
+    part = size / unit.unsqueeze(-1)
+    powers = _power(part, norm.unsqueeze(-1))
+    total = torch.where(ordinary, powers.sum(-1), 1)
+    return torch.where(ordinary, unit * total ** (1 / norm), largest).to(x.dtype)
+
+
+def lp_pool_gradient(
+    dy: Tensor, x: Tensor, y: Tensor, norm: Tensor | float, windows: Windows
+) -> Tensor:
+    """dx[i] = sum over windows of dy * sign(x) * (|x| / y)**(p - 1), 0 where x is 0."""
+    inside = windows.inside(dy.device)
+    g, y = wide(dy).unsqueeze(-1), wide(y).unsqueeze(-1)
+    gathered = windows.gather(wide(x))
+    norm = exponents(norm, g).unsqueeze(-1)
+    size = gathered.abs()
+    whole, nothing = size == y, y == 0
+    ratio = torch.where(whole, 1, size / torch.where(whole | nothing, 1, y))
+    ratio = ratio.clamp(min=torch.finfo(ratio.dtype).tiny)
+    slope = torch.where(inside & (gathered != 0), gathered.sign() * ratio ** (norm - 1), 0)
+    return windows.spread(torch.where(inside, g * slope, 0)).to(dy.dtype)
+
+
+def lp_pool_log(x: Tensor, y: Tensor, norm: Tensor | float, windows: Windows) -> Tensor:
+    """sum over taps of v**p * log(v), v = |x| / y: dy/dp = y/p times that."""
+    size = torch.where(windows.inside(x.device), windows.gather(wide(x)).abs(), 0)
+    unit = wide(y).unsqueeze(-1)
+    part = size / torch.where(unit > 0, unit, 1)
+    norm = exponents(norm, part).unsqueeze(-1)
+    log = torch.where(part > 0, part, 1).log()
+    return (_power(part, norm) * log).sum(-1).to(x.dtype)
+
+
+def exponents(norm: Tensor | float, like: Tensor) -> Tensor:
+    """One number, or one a channel, as it meets (N, C, *O)."""
+    if not isinstance(norm, Tensor):
+        return like.new_tensor(norm).view([1] * (like.dim() - 1))
+    return norm.to(like.dtype).view(-1, *[1] * (like.dim() - 3))
+
+
+def _power(base: Tensor, exponent: Tensor) -> Tensor:
+    """base ** exponent with a gradient of 0 at 0, where that of torch may be infinite."""
+    some = base > 0
+    return torch.where(some, torch.where(some, base, 1) ** exponent, 0)
