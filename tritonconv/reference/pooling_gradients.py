@@ -155,14 +155,13 @@ def _norm_slopes(elements: np.ndarray, p: float) -> tuple[np.ndarray, np.ndarray
         return np.where(won, np.sign(elements), 0.0), np.zeros(winner.shape)
     scale, u = scaled(elements)
     total = (u**p).sum(0)
-    live = total != 0
-    total = np.where(live, total, 1.0)
+    # Where all elements are 0 the quotients are NaN, and replaced.
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         root = total ** (1 / p)
         slopes = np.where(u != 0, np.sign(elements) * (u / root) ** (p - 1), 0.0)
         entropy = (u**p * np.log(np.where(u == 0, 1.0, u))).sum(0)
         by_power = scale * root * (entropy / (p * total) - np.log(total) / p**2)
-    return slopes, np.where(live, by_power, 0.0)
+    return slopes, np.where(total != 0, by_power, 0.0)
 
 
 def _gradients(
