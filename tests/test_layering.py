@@ -86,7 +86,7 @@ def test_only_variants_import_kernels():
 
 
 def test_the_textbook_oracle_shares_nothing():
-    for name in ("textbook", "matrix"):
+    for name in ("textbook", "matrix", "pooling", "pooling_gradients", "pooling_channels"):
         found = {n for n in imports(PACKAGE / "reference" / f"{name}.py") if "tritonconv" in n}
         assert all(n.startswith("tritonconv.reference") for n in found), found
 
