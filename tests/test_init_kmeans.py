@@ -26,9 +26,10 @@ BARS = torch.stack(
 
 
 def bars(count=600, noise=0.05):
-    """(count, 1, 5, 5): bars of any brightness and contrast with a little noise; their kinds."""
+    """(count, 1, 5, 5): bars of any brightness and contrast with a little noise; their kinds, of
+    which the last makes up two thirds."""
     generator = seeded(4)
-    kinds = torch.arange(count) % len(BARS)
+    kinds = (torch.arange(count) % 9).clamp(max=3)
 
     def draw(*shape):
         return torch.rand(shape, dtype=torch.float64, generator=generator)
@@ -71,7 +72,7 @@ def test_clusters_are_found():
 
 @pytest.mark.parametrize("epsilon", [0.05, 0.5])
 def test_whitening_is_folded_into_the_filters(epsilon):
-    images, kinds = bars()
+    images, kinds = bars(noise=0.01)
     weight = kmeans_patches_(
         empty(4, 1, SIZE, SIZE), images, patches=20_000, epsilon=epsilon, generator=seeded()
     )
@@ -82,7 +83,7 @@ def test_whitening_is_folded_into_the_filters(epsilon):
     W = V @ np.diag((d + epsilon) ** -0.5) @ V.T
     expected = [W.T @ (W @ (x[kinds.numpy() == k] - mean).T).mean(axis=1) for k in range(4)]
     assert_standard(weight)
-    assert (similar(weight, torch.from_numpy(np.stack(expected))) > 0.999).all()
+    assert (similar(weight, torch.from_numpy(np.stack(expected))) > 0.995).all()
 
 
 @pytest.mark.parametrize(
@@ -102,8 +103,8 @@ def test_patches_are_windows_of_the_images(axis, taps):
 
 def coherence(weight):
     """How much the gradients of each filter agree on one line: 1 if all do, 0 if none."""
-    across = (weight[:, 0, :-1, 1:] - weight[:, 0, :-1, :-1]).flatten(1)
-    down = (weight[:, 0, 1:, :-1] - weight[:, 0, :-1, :-1]).flatten(1)
+    across = (weight[:, 0, 1:-1, 2:] - weight[:, 0, 1:-1, :-2]).flatten(1)
+    down = (weight[:, 0, 2:, 1:-1] - weight[:, 0, :-2, 1:-1]).flatten(1)
     # Squared, opposite gradients are the same number.
     square = torch.complex(across, down) ** 2
     return square.sum(dim=1).abs() / square.abs().sum(dim=1)

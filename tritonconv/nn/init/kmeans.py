@@ -21,6 +21,8 @@ from ._weight import (
 # Patches with less than this part of the mean variance are left out: without their brightness they
 # are mostly noise, which dividing by their contrast would make as loud as an edge.
 LEAST_CONTRAST = 0.1
+# Patches a step of the clustering.
+BATCH = 2048
 # A centre shorter than this is rounding; patches have the norm sqrt(L), and L is 2 or more.
 LEAST_CENTRE = 1e-4
 
@@ -76,15 +78,17 @@ def kmeans_patches_(
     check_positive("epsilon", epsilon)
     check_generator(generator)
     _check_count(patches, len(weight))
-    cluster = _clustering()
+    cluster, threads = _clustering()
 
     x = _normalised(_draw(images, weight.shape[2:], patches, generator), len(weight))
     transform = _whitening(x, epsilon) if whiten else None
     if transform is not None:
         x = (x - x.mean(dim=0)) @ transform
     seed = torch.randint(2**31 - 1, (), device=device_of(generator), generator=generator)
-    found = cluster(len(weight), random_state=int(seed), batch_size=2048, n_init=3)
-    centres = torch.from_numpy(found.fit(x.numpy()).cluster_centers_)
+    found = cluster(len(weight), random_state=int(seed), batch_size=BATCH, n_init=3)
+    # Several threads add up in the order in which they end, so not always the same sum.
+    with threads(limits=1):
+        centres = torch.from_numpy(found.fit(x.numpy()).cluster_centers_)
     if transform is not None:
         centres = centres @ transform
     centres = centred(centres)
@@ -125,15 +129,17 @@ def _check_count(patches: Any, clusters: int) -> None:
         )
 
 
-def _clustering() -> Any:
+def _clustering() -> tuple[Any, Any]:
+    """scikit-learn's k-means, and what limits its threads."""
     try:
         from sklearn.cluster import MiniBatchKMeans
+        from threadpoolctl import threadpool_limits  # scikit-learn depends on it
     except ImportError as error:
         raise ImportError(
             "kmeans_patches_ needs scikit-learn, which this Python lacks. Install it with: "
             'pip install "tritonconv[init]"'
         ) from error
-    return MiniBatchKMeans
+    return MiniBatchKMeans, threadpool_limits
 
 
 def _draw(
