@@ -73,6 +73,7 @@ def test_responses_shown_are_strong_and_unlike():
     shifted, turned, weak = wave.roll(2, dims=1), wave.mT * 0.5, (9 * x).cos().expand(32, 32) / 9
     found = torch.stack([weak, turned, shifted * 0.99, wave])
     assert gallery.varied(found, 3) == [3, 1, 0]
+    assert gallery.varied(found[[3, 3]], 2) == [0, 1]
 
 
 def test_the_gallery_is_never_interpreted(monkeypatch, tmp_path):

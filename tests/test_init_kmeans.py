@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from tritonconv import ProblemError
-from tritonconv.nn.init import kmeans_patches_, random_filters_
+from tritonconv.nn.init import kmeans, kmeans_patches_, random_filters_
 
 from .test_init import DTYPES, assert_standard, empty, rows, seeded
 
@@ -68,6 +68,20 @@ def test_clusters_are_found():
     )
     assert_standard(weight)
     assert (similar(weight, BARS.flatten(1)) > 0.999).all()
+
+
+@pytest.mark.parametrize("epsilon", [0.01, 0.3])
+def test_whitening_shrinks_each_eigenvalue_as_epsilon_says(epsilon):
+    """The covariance after it has the same eigenvectors, and eigenvalues D / (D + epsilon)."""
+    mixing = torch.randn(6, 6, dtype=torch.float64, generator=seeded(1))
+    x = torch.randn(500, 6, dtype=torch.float64, generator=seeded(2)) @ mixing + 3
+    W = kmeans._whitening(x, epsilon)
+    before = torch.cov(x.T, correction=0)
+    D, V = torch.linalg.eigh(before)
+    torch.testing.assert_close(
+        torch.cov((x @ W).T, correction=0), V @ (D / (D + epsilon)).diag() @ V.T
+    )
+    torch.testing.assert_close(W, W.T)
 
 
 @pytest.mark.parametrize("epsilon", [0.05, 0.5])
