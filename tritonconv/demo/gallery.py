@@ -61,7 +61,13 @@ def families(image: Tensor, seed: int) -> list[Family]:
     gabor = gabor_(_empty(15, image), orientations=ROWS, frequencies=FREQUENCIES)
     learned = kmeans_patches_(_empty(9, image), image, patches=PATCHES, generator=generator)
     return [
-        Family("random", "Random filters of 7×7", "normal numbers", random, range(SHOWN)),
+        Family(
+            "random",
+            "Random filters of 7×7",
+            "normal numbers minus their mean",
+            random,
+            range(SHOWN),
+        ),
         Family(
             "gabor",
             "Gabor filters of 15×15",
