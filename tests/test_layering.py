@@ -8,6 +8,7 @@ PACKAGE = ROOT / "tritonconv"
 
 # Every layer, and all that it may import.
 ALLOWED = {
+    "nn": {"checks", "errors", "functional", "ops"},
     "functional": {"arguments", "checks", "errors", "ops"},
     "explain": {"launch", "ops", "problem"},
     "ops": {

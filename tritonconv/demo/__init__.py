@@ -1,4 +1,5 @@
-"""The demonstration: edges in a photograph, a network that reads digits, and its deviations."""
+"""The demonstration: edges in a photograph, a network that reads digits, and its deviations. And
+the gallery: filters that need no labels."""
 
 import os
 import subprocess
@@ -11,7 +12,7 @@ import torch
 from rich.console import Console
 
 from ..launch import interpreting
-from . import deviations, digits, edges
+from . import deviations, digits, edges, gallery
 
 INTERPRET = "TRITON_INTERPRET"
 
@@ -25,7 +26,7 @@ def run(out: Path, epochs: int, seed: int) -> int:
     """
     if interpreting():
         arguments = ["--out", str(out), "--epochs", str(epochs), "--seed", str(seed)]
-        return _again(arguments, interpret=False)
+        return _again(["demo", *arguments], interpret=False)
     out.mkdir(parents=True, exist_ok=True)
     console = Console(highlight=False)
     edges.run(out, console)
@@ -35,7 +36,7 @@ def run(out: Path, epochs: int, seed: int) -> int:
         digits.save(checkpoint, trained)
         if torch.cuda.is_available():
             return deviations.run(checkpoint, console)
-        return _again(["--deviations-only", str(checkpoint)], interpret=True)
+        return _again(["demo", "--deviations-only", str(checkpoint)], interpret=True)
 
 
 def check(checkpoint: Path) -> int:
@@ -43,11 +44,20 @@ def check(checkpoint: Path) -> int:
     return deviations.run(checkpoint, Console(highlight=False))
 
 
+def run_gallery(out: Path, seed: int) -> int:
+    """Draw the filter banks to `out`; returns the exit status. Never interpreted: too slow."""
+    if interpreting():
+        return _again(["gallery", "--out", str(out), "--seed", str(seed)], interpret=False)
+    out.mkdir(parents=True, exist_ok=True)
+    gallery.run(out, seed, Console(highlight=False))
+    return 0
+
+
 def _again(arguments: Sequence[str], *, interpret: bool) -> int:
-    """Run this command in a new process, with or without Triton's interpreter."""
+    """Run a command of this package in a new process, with or without Triton's interpreter."""
     environment = {name: value for name, value in os.environ.items() if name != INTERPRET}
     if interpret:
         environment[INTERPRET] = "1"
     sys.stdout.flush()
-    command = [sys.executable, "-m", "tritonconv", "demo", *arguments]
+    command = [sys.executable, "-m", "tritonconv", *arguments]
     return subprocess.run(command, env=environment, check=False).returncode
