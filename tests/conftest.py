@@ -66,10 +66,14 @@ def aten_path(monkeypatch, aten_passes):
 def aten_passes(monkeypatch):
     """Each pass is computed by ATen, but the library's own autograd functions connect them."""
     monkeypatch.setattr("tritonconv.ops._run.interpreting", lambda: False)
+    monkeypatch.setattr("tritonconv.ops._pool_run.interpreting", lambda: False)
     monkeypatch.setattr("tritonconv.ops.conv.interpreting", lambda: True)
-    tritonconv.ops._run.CALLS.clear()
+    kept = (tritonconv.ops._run.CALLS, tritonconv.ops._pool_run.CALLS)
+    for calls in kept:
+        calls.clear()
     yield
-    tritonconv.ops._run.CALLS.clear()
+    for calls in kept:
+        calls.clear()
 
 
 @pytest.hookimpl(hookwrapper=True)

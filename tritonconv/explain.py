@@ -8,9 +8,10 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from .launch import Plan
-from .ops import conv, fused
+from .ops import conv, fused, pool
 from .ops._run import plan_call
-from .problem import ConvArguments, Pass
+from .pool_problem import PoolPass, PoolProblem
+from .problem import ConvArguments, ConvProblem, Pass
 
 _LINEAR = {name: which for which, name in conv.NAMES.items()}
 _FUSED = {name: which for which, name in fused.NAMES.items()}
@@ -49,6 +50,8 @@ class _Recorder(TorchDispatchMode):
         if func.namespace != "tritonconv":
             return func(*args, **(kwargs or {}))
         name, keywords = func._opname, kwargs or {}
+        if name in pool.CALLS:
+            return self._pool(pool.CALLS[name](*args, **keywords))
         if name in _LINEAR:
             which, (a, b, extra, *rest) = _LINEAR[name], args
             extras, fields = None, ConvArguments(*rest, **keywords)
@@ -64,12 +67,19 @@ class _Recorder(TorchDispatchMode):
             return result
         return result, torch.empty_like(result) if extras.keep_pre else a.new_empty(0)
 
+    def _pool(self, call: pool.PoolCall) -> Any:
+        plan = call.plan()
+        self.plans.append(plan)
+        shape = plan.problem.result_shape(call.which)
+        result = call.first.new_empty_strided(shape, plan.problem.result_strides(call.which))
+        if call.reduction.kind != "max" or call.which is PoolPass.BACKWARD:
+            return result
+        return result, torch.zeros_like(result, dtype=plan.problem.tap_dtype)
+
 
 def _lines(plan: Plan) -> str:
-    problem = plan.problem
-    x, w, y = (problem.result_shape(p) for p in (Pass.DGRAD, Pass.WGRAD, Pass.FPROP))
     lines = [
-        f"{plan.which.value} of {_times(x)} with {_times(w)} -> {_times(y)}, {problem.dtype}",
+        f"{_title(plan)}, {plan.problem.dtype}",
         f"  backend   {plan.backend}",
         f"  variant   {plan.variant}",
     ]
@@ -81,10 +91,23 @@ def _lines(plan: Plan) -> str:
             f"  config    {plan.config}",
             f"  source    {plan.source}",
             f"  programs  {programs}",
-            f"  workspace {plan.workspace * problem.accumulator_bytes} bytes",
         ]
+        if isinstance(plan.problem, ConvProblem):
+            lines.append(f"  workspace {plan.workspace * plan.problem.accumulator_bytes} bytes")
     lines += [f"  not {name}: {reason}" for name, reason in plan.rejected]
     return "\n".join(lines)
+
+
+def _title(plan: Plan) -> str:
+    problem, which = plan.problem, plan.which.value
+    if isinstance(problem, PoolProblem):
+        x, y = (problem.result_shape(p) for p in (PoolPass.BACKWARD, PoolPass.FORWARD))
+        window = _times(problem.kernel_size[3 - problem.rank :])
+        return (
+            f"{problem.reduction.kind} pooling, {which}, of {_times(x)} by {window} -> {_times(y)}"
+        )
+    x, w, y = (problem.result_shape(p) for p in (Pass.DGRAD, Pass.WGRAD, Pass.FPROP))
+    return f"{which} of {_times(x)} with {_times(w)} -> {_times(y)}"
 
 
 def _times(shape: Any) -> str:

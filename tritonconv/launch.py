@@ -12,8 +12,6 @@ from triton import knobs
 
 from autotune import Config
 
-from .problem import ConvProblem, Pass
-
 MOST_REGISTERS = 255
 
 
@@ -73,8 +71,8 @@ class Launch:
 class Plan:
     """What one pass of one problem runs, and why. `workspace` counts accumulator elements."""
 
-    problem: ConvProblem
-    which: Pass
+    problem: Any  # a ConvProblem, or a PoolProblem
+    which: Any  # its pass
     backend: str
     variant: str
     launches: tuple[Launch, ...] = ()

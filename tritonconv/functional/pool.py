@@ -227,12 +227,9 @@ def avg_pool3d(
     return _avg(call, count_include_pad, divisor_override)
 
 
-_MAX = {3: torch.max_pool1d, 4: torch.max_pool2d, 5: torch.max_pool3d}
-_AVG = {
-    3: torch.avg_pool1d,
-    4: torch._C._nn.avg_pool2d,
-    5: torch._C._nn.avg_pool3d,
-}
+_aten = torch.ops.aten
+_MAX: dict[int, Any] = {3: torch.max_pool1d, 4: torch.max_pool2d, 5: torch.max_pool3d}
+_AVG: dict[int, Any] = {3: _aten.avg_pool1d, 4: _aten.avg_pool2d, 5: _aten.avg_pool3d}
 
 
 def _max(call: PoolInput, return_indices: bool) -> Any:

@@ -69,9 +69,9 @@ class PoolCall(NamedTuple):
             *(tuple(v) if isinstance(v, list) else v for v in self.arguments),
             tuple(t.data_ptr() % 16 == 0 for t in tensors if t is not None),
         )
-        call = _CALLS.get(key)
+        call = CALLS.get(key)
         if call is None:
-            call = _CALLS.add(key, self._prepare)
+            call = CALLS.add(key, self._prepare)
         return call(self)
 
     def plan(self) -> Plan:
@@ -147,7 +147,7 @@ class PoolCall(NamedTuple):
         return pool_windows.lp_pool(x, number, windows), None  # type: ignore[arg-type]
 
 
-_CALLS: BoundedCache[Callable[[PoolCall], tuple[Tensor, Tensor | None]]] = BoundedCache()
+CALLS: BoundedCache[Callable[[PoolCall], tuple[Tensor, Tensor | None]]] = BoundedCache()
 
 
 def tap_dtype(windows: Windows) -> torch.dtype:

@@ -188,9 +188,8 @@ def _sum_backward(ctx: Any, dy: Tensor) -> tuple[Any, ...]:
         dz, own = dy, divisor
         if divisor == "weights":
             call = _sum(dy.new_empty(ctx.shape, device="meta"), weights, divisor, number, *window)
-            wide = pool_windows.wide(dy)
-            dz = (wide / call.windows().divisor(call.reduction, weights, wide)).to(dy.dtype)
-            own = "none"
+            total = call.windows().divisor(call.reduction, weights, pool_windows.wide(dy))
+            dz, own = (pool_windows.wide(dy) / total).to(dy.dtype), "none"  # type: ignore[operator]
         dx = sum_pool_grad(dz, ctx.shape, weights, own, number, *window)
     if ctx.needs_input_grad[1]:
         dw = weights_gradient(_sum(x, weights, divisor, number, *window), x, dy)
