@@ -90,6 +90,16 @@ def taps_before(limit, start, FILTER: tl.constexpr, DILATION: tl.constexpr):
 
 
 @triton.jit
+def first_tap(start, size, FILTER: tl.constexpr, DILATION: tl.constexpr, ADAPTIVE: tl.constexpr):
+    """`(tap, exists)`: the first tap of an axis that reads an element."""
+    if ADAPTIVE:
+        return start * 0, start >= 0
+    else:
+        first = taps_before(start * 0, start, FILTER, DILATION)
+        return first, first < taps_before(size, start, FILTER, DILATION)
+
+
+@triton.jit
 def taps_counted(
     start,
     pad_high,

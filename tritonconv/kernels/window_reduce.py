@@ -7,9 +7,9 @@ from ._numbers import rounded
 from ._window import (
     aligned,
     exponent_of,
+    first_tap,
     power,
     tap_inside,
-    taps_before,
     tile_of,
     window,
     window_size,
@@ -113,12 +113,12 @@ def window_reduce(
     if REDUCE == "max":
         acc = tl.full((BLOCK_M, BLOCK_N), LOWEST, ACC)
         # The first tap inside, for windows in which nothing is larger than the lowest number.
-        f_d, f_h, f_w = (start_d * 0).to(tl.int32), (start_h * 0).to(tl.int32), 0
-        if not ADAPTIVE:
-            f_d = taps_before(start_d * 0, start_d, FILTER[0], DILATION[0]).to(tl.int32)
-            f_h = taps_before(start_h * 0, start_h, FILTER[1], DILATION[1]).to(tl.int32)
-            f_w = taps_before(start_w * 0, start_w, FILTER[2], DILATION[2]).to(tl.int32)
-        tap = tl.full((BLOCK_M, BLOCK_N), 0, tl.int32) + (f_d * FILTER[1] + f_h) * FILTER[2] + f_w
+        f_d, some_d = first_tap(start_d, size[0], FILTER[0], DILATION[0], ADAPTIVE)
+        f_h, some_h = first_tap(start_h, size[1], FILTER[1], DILATION[1], ADAPTIVE)
+        f_w, some_w = first_tap(start_w, size[2], FILTER[2], DILATION[2], ADAPTIVE)
+        first = (f_d * FILTER[1] + f_h) * FILTER[2] + f_w
+        tap = tl.full((BLOCK_M, BLOCK_N), 0, tl.int32)
+        tap += tl.where(some_d & some_h & some_w, first, 0).to(tl.int32)
         for t in tl.range(0, TAPS, loop_unroll_factor=UNROLL):
             offset, valid = tap_inside(
                 t, start, taps, size, stride, live, FILTER, DILATION, ADAPTIVE
@@ -127,7 +127,6 @@ def window_reduce(
             larger = valid & ((x > acc) | (x != x))  # noqa: PLR0124
             acc = tl.where(larger, x, acc)
             tap = tl.where(larger, t, tap)
-        tap = tl.minimum(tap, TAPS - 1)
         dtype = saved_ptr.dtype.element_ty
         tl.store(aligned(saved_ptr, saved, VECTOR), tap.to(dtype), mask=live)
 
@@ -141,7 +140,8 @@ def window_reduce(
             if weight_ptr is not None:
                 w = tl.load(weight_ptr + t).to(ACC)
                 x *= w
-                total += tl.where(valid, w, 0)
+                if DIVISOR == "weights":
+                    total += tl.where(valid, w, 0)
             acc += x
         if DIVISOR == "fixed":
             acc /= tl.full((1, 1), number, ACC)

@@ -105,9 +105,9 @@ def _lp_grad(
 
 def _norm(exponents: Tensor | None, number: float) -> Reduction:
     # Beside exponents in memory the number says nothing, so it must not tell problems apart.
-    return Reduction(
-        "lp", exponent=2.0 if exponents is not None else number, learned=exponents is not None
-    )
+    if exponents is None:
+        return Reduction("lp", exponent=number)
+    return Reduction("lp", learned=True, by_channel=exponents.numel() > 1)
 
 
 CALLS: dict[str, Callable[..., PoolCall]] = {
@@ -156,6 +156,10 @@ def weights_gradient(call: PoolCall, x: Tensor, dy: Tensor) -> Tensor:
 def _correlation(windows: Windows, x: Tensor, dy: Tensor) -> Tensor:
     """sum over n, c, o of dy[n, c, o] * x[n, c, o*s - lo + f*d], for every tap f."""
     arguments, channels = windows.arguments, x.shape[1]
+    if arguments.adaptive_size:
+        elements = torch.where(windows.inside(x.device), windows.gather(x), 0)
+        found = (elements * dy.unsqueeze(-1)).flatten(0, -2).sum(0)
+        return found.view(list(windows.kernel))
     pads = []
     for axis in range(windows.rank):
         low, stride = arguments.padding[2 * axis], arguments.stride[axis]

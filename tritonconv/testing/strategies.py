@@ -84,7 +84,9 @@ def laid_out(values: torch.Tensor, layout: str, banks: int = 0) -> torch.Tensor:
         ).copy_(values)
     if layout == "sliced":
         last = values.shape[-1]
-        gaps = values.new_full((*values.shape[:-1], 2 * last + 1), float("nan"))
+        floating = values.is_floating_point()
+        between = float("nan") if floating else torch.iinfo(values.dtype).max
+        gaps = values.new_full((*values.shape[:-1], 2 * last + 1), between)
         gaps[..., 1::2] = values
         return gaps[..., 1::2]
     if layout == "expanded" and values.shape[0] > 0:
