@@ -26,6 +26,7 @@ class Slot(str, Enum):
     RESIDUAL = "residual"
     PRE = "pre"
     OUTPUT = "output"
+    TAPS = "taps"
     WORKSPACE = "workspace"
 
 

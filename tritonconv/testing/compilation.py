@@ -71,11 +71,18 @@ def signature(
             types[parameter.name] = "constexpr"
             constants[(position,)] = value
         elif isinstance(value, Slot):
-            partial = value is Slot.WORKSPACE and dtype != torch.float64
-            types[parameter.name] = "*fp32" if partial else f"*{_TYPES[dtype]}"
+            types[parameter.name] = _pointer(value, dtype)
         else:
             types[parameter.name] = parameter.annotation_type
     return types, constants
+
+
+def _pointer(slot: Slot, dtype: torch.dtype) -> str:
+    if slot is Slot.TAPS:
+        return "*u8"
+    if slot is Slot.WORKSPACE and dtype != torch.float64:
+        return "*fp32"
+    return f"*{_TYPES[dtype]}"
 
 
 def _read_cubin(cubin: bytes, shared: int) -> MachineCode:
