@@ -1,19 +1,19 @@
 """Pooling inside a tile: units of members, in an order that keeps each unit in one thread.
 
-A thread holds two neighbouring columns of a matrix product, and then those 8, 16, .. further on;
-four threads share a row (of mma and wgmma alike). So members stay together in pairs and four units
-take turns: units of four members lie along the columns as
+Of a row of a matrix product a thread holds pairs of neighbouring columns, some power of two apart:
+4 pairs or more, but in the same half of the row, for two groups of warps may share it. So each
+half of the tile's units lies by itself, their first pairs of members before their second pairs:
 
-    unit    0 0 1 1 2 2 3 3   0 0 1 1 2 2 3 3   4 4 ..
-    member  0 1 0 1 0 1 0 1   2 3 2 3 2 3 2 3   0 1 ..
+    unit    0 0 1 1 2 2 3 3   0 0 1 1 2 2 3 3   4 4 5 5 ..
+    member  0 1 0 1 0 1 0 1   2 3 2 3 2 3 2 3   0 1 0 1 ..
 
-and to combine the members of a unit moves nothing. With any other order it would be right too.
+To combine the members of a unit then moves nothing. In any other order it would be right too.
 """
 
 import triton
 import triton.language as tl
 
-PAIR = tl.constexpr(2)
+# Threads that share a row.
 LANES = tl.constexpr(4)
 # A scale between these has an inverse that is a normal number, as is it itself.
 SMALLEST_SCALE = tl.constexpr(2.0**-126)
@@ -27,49 +27,44 @@ def levels_of(padded):
 
 
 @triton.constexpr_function
-def turns_of(columns, padded):
-    """How many units take turns."""
-    return min(LANES.value, columns // padded)
+def turns_of(block, padded):
+    """How many units lie together, pair by pair."""
+    units = block // padded
+    return max(units // 2, min(LANES.value, units))
 
 
 @triton.jit
-def interleaved(BLOCK: tl.constexpr, PADDED: tl.constexpr):
-    """`(unit, member)` of each of BLOCK places, for units of PADDED members, a power of two."""
+def places(BLOCK: tl.constexpr, PADDED: tl.constexpr):
+    """`(unit, member)` at each of BLOCK places, for units of PADDED members, a power of two."""
     place = tl.arange(0, BLOCK)
     if PADDED == 1:
         return place, place * 0
     else:
         TURNS: tl.constexpr = turns_of(BLOCK, PADDED)
-        PAIRS: tl.constexpr = PADDED // PAIR
-        pair = place // (PAIR * TURNS)
-        unit = pair // PAIRS * TURNS + place // PAIR % TURNS
-        return unit, pair % PAIRS * PAIR + place % PAIR
-
-
-@triton.jit
-def halves(z, TURNS: tl.constexpr):
-    """The members 0, 2, .. of each unit, and the members 1, 3, .., which lie TURNS further on."""
-    ROWS: tl.constexpr = z.shape[0]
-    HALF: tl.constexpr = z.shape[1] // 2
-    z = z.reshape(ROWS, HALF // TURNS, 2, TURNS)
-    even, odd = tl.split(tl.permute(z, (0, 1, 3, 2)))
-    return even.reshape(ROWS, HALF), odd.reshape(ROWS, HALF)
+        pair = place // (2 * TURNS)
+        unit = pair // (PADDED // 2) * TURNS + place // 2 % TURNS
+        return unit, pair % (PADDED // 2) * 2 + place % 2
 
 
 @triton.jit
 def members_of(z, PADDED: tl.constexpr):
     """The members of each unit, PADDED tensors (rows, units) of a tile (rows, places)."""
+    ROWS: tl.constexpr = z.shape[0]
+    UNITS: tl.constexpr = z.shape[1] // PADDED
     TURNS: tl.constexpr = turns_of(z.shape[1], PADDED)
+    LEVELS: tl.constexpr = levels_of(PADDED)
     members = (z,)
-    for level in tl.static_range(levels_of(PADDED)):
-        evens = ()
-        odds = ()
-        for i in tl.static_range(1 << level):
-            even, odd = halves(members[i], 1 if level == 0 else TURNS)
-            evens += (even,)
-            odds += (odd,)
-        # Halving goes from the lowest bit of a member's number to the highest.
-        members = evens + odds
+    for level in tl.static_range(1, LEVELS + 1):
+        halves = ()
+        for i in tl.static_range(1 << (level - 1)):
+            if level < LEVELS:
+                pair = members[i].reshape(ROWS, UNITS // TURNS, 2, TURNS << (LEVELS - level))
+                pair = tl.permute(pair, (0, 1, 3, 2))
+            else:
+                pair = members[i].reshape(ROWS, UNITS, 2)
+            first, second = tl.split(pair)
+            halves += (first, second)
+        members = halves
     return members
 
 

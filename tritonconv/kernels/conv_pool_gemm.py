@@ -17,7 +17,7 @@ from ._index import (
     window_bits,
 )
 from ._jit import kernel
-from ._members import interleaved, largest, mean, members_of, norm, winner
+from ._members import largest, mean, members_of, norm, places, winner
 from ._numbers import multiply_add, rounded
 
 
@@ -119,7 +119,7 @@ def conv_pool_gemm(
     pid_m, pid_n = tile_order(pid % (tiles_m * tiles_n), tiles_m, tiles_n, GROUP_M)
     group = pid // (tiles_m * tiles_n)
 
-    unit, member = interleaved(BLOCK_M, ROW_MEMBERS)
+    unit, member = places(BLOCK_M, ROW_MEMBERS)
     window = pid_m * UNITS_M + unit
     row_ok = window < windows
     if not ACROSS:
@@ -131,7 +131,7 @@ def conv_pool_gemm(
     src_1 = (q[1] * WINDOW[1] + t[1]) * STRIDE[1] - pad_h.to(INDEX)
     src_2 = (q[2] * WINDOW[2] + t[2]) * STRIDE[2] - pad_w.to(INDEX)
 
-    unit, member = interleaved(BLOCK_N, COL_MEMBERS)
+    unit, member = places(BLOCK_N, COL_MEMBERS)
     offs_n = (pid_n * UNITS_N + unit) * COL_MEMBERS + member
     col_ok = offs_n < pooled * COL_MEMBERS
     offs_k = tl.arange(0, BLOCK_K).to(INDEX)
