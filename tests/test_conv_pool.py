@@ -1,8 +1,7 @@
-"""Convolution, activation and pooling in one kernel: numbers, where it runs, machine code."""
+"""Convolution, activation and pooling in one kernel: its numbers, and where it runs."""
 
 import dataclasses
 import itertools
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -38,7 +37,6 @@ from tritonconv.testing.strategies import LAYOUTS, conv_cases, laid_out
 from tritonconv.testing.tolerances import allowed_error_activated, assert_within
 from tritonconv.variants.base import Flags
 
-ROOT = Path(__file__).parent.parent
 DTYPES = (torch.float16, torch.bfloat16, torch.float32)
 NOBODY = 255
 
