@@ -450,9 +450,9 @@ def arguments_of(conv):
 
 REFUSED = {
     "no such pool": (("min", [2, 2]), "pool: expected one of max, avg, l2, maxout, got 'min'"),
-    "too few sizes": (("max", [2]), r"pool_size: expected 2 positive ints, got \[2\]"),
-    "a size of 0": (("avg", [2, 0]), r"pool_size: expected 2 positive ints, got \[2, 0\]"),
-    "maxout by window": (("maxout", [2, 2]), r"pool_size: expected 1 positive ints"),
+    "too few sizes": (("max", [2]), r"pool_size: expected 2 positive ints .* got \[2\]"),
+    "a size of 0": (("avg", [2, 0]), r"pool_size: expected 2 positive ints .* got \[2, 0\]"),
+    "maxout by window": (("maxout", [2, 2]), "pool_size: expected 1 positive int, a number"),
     "no divisor": (("maxout", [4]), "pool_size: expected a divisor of the 6 output channels"),
     "too large": (("l2", [2, 6]), r"pool_size: expected at most \[5, 5\]"),
     "no winner": (("avg", [2, 2], True), "keep_taps: expected False for pool 'avg'"),

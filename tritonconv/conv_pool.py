@@ -39,6 +39,7 @@ from .variants.implicit_gemm import (
     shared_bytes,
     tile_cost,
 )
+from .variants.pointwise import ALIGNED
 
 NAME = "conv_pool_gemm"
 POOLS = ("max", "avg", "l2", "maxout")
@@ -131,15 +132,20 @@ def conv_pool_problem(
     across = pool.pool == "maxout"
     size, length = list(pool.size), 1 if across else conv.rank
     if len(size) != length or any(s < 1 for s in size):
-        raise ProblemError(f"pool_size: expected {length} positive ints, got {size}")
+        wanted = "1 positive int, a number of channels" if across else f"{length} positive ints"
+        raise ProblemError(
+            f"pool_size: expected {wanted} for pool {pool.pool!r} of {conv.rank} spatial axes, "
+            f"got {size}"
+        )
     if pool.keep_taps and pool.pool not in WITH_TAPS:
         raise ProblemError(
-            f"keep_taps: expected False for pool {pool.pool!r}, which has no winner, got True"
+            f"keep_taps: expected False for pool {pool.pool!r}, which has no winner, got True; "
+            "its gradient needs the sums instead"
         )
     if across and conv.out_channels % size[0]:
         raise ProblemError(
             f"pool_size: expected a divisor of the {conv.out_channels} output channels of the "
-            f"weight for pool 'maxout', got {size[0]}"
+            f"weight for pool 'maxout', got {size[0]}; use as many filters as are a multiple of it"
         )
     z_size = conv.output_shape[2:]
     if not across and any(s > o for s, o in zip(size, z_size, strict=True)):
@@ -259,9 +265,6 @@ def fused_plan(problem: ConvPoolProblem, device: Device, *, aligned: bool = True
         config=config,
         source="default",
     )
-
-
-ALIGNED = Flags(aligned=True, interpreting=False, multiprocessors=1)
 
 
 def _config(m: int, n: int, k: int, warps: int) -> Config:
