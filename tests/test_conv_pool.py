@@ -420,6 +420,16 @@ def test_what_it_does_not_support():
     assert "a weight period has a GEMM for each bank" in supports(tiled)
 
 
+def test_filters_that_take_turns_are_no_vectors():
+    """Maxout reorders the filters of a tile, so those that lie side by side no longer do."""
+    x, w = torch.empty(1, 64, 8, device="meta"), torch.empty(1, 64, 96, device="meta")
+    for pool, width in ((PoolArguments("max", [2]), 4), (PoolArguments("maxout", [4]), 1)):
+        problem = conv_pool_problem(x, w.permute(2, 1, 0), None, "none", conv_of(1), pool)
+        (launch,) = fused_plan(problem, TARGETS["sm_90"]).launches
+        assert launch.arguments["WEIGHT_DST_UNIT"]
+        assert launch.arguments["WEIGHT_VECTOR"] == width
+
+
 def test_the_tile_holds_all_columns_and_no_size_chooses_its_width():
     device = TARGETS["sm_90"]
     for x in (LARGE, SMALL):

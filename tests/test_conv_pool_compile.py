@@ -59,6 +59,11 @@ FORMS = {
         ("maxout", [32], WORD, LAST, "replicate", "sigmoid"),
         ("maxout", [2], WORD, FIRST, "zeros", "leaky_relu"),
     ),
+    # float32 that is not rounded to tf32 has no matrix instructions.
+    "exact": (
+        ("max", [2, 2], WORD, LAST, "zeros", "relu"),
+        ("maxout", [4], WORD, LAST, "zeros", "relu"),
+    ),
     "against": (("max", [2, 2], HALF, LAST, "zeros", "relu"),),
 }
 
@@ -74,7 +79,10 @@ def compiled_problems(form):
         if layout == LAST:
             x, w = (t.contiguous(memory_format=torch.channels_last) for t in (x, w))
         arguments = PoolArguments(pool, size, pool in WITH_TAPS)
-        yield str(name), conv_pool_problem(x, w, bias, activation, conv_of(2, mode=mode), arguments)
+        with torch.backends.cudnn.flags(enabled=True, allow_tf32=form != "exact"):
+            convolution = conv_of(2, mode=mode)
+            problem = conv_pool_problem(x, w, bias, activation, convolution, arguments)
+        yield str(name), problem
 
 
 def figures_of(target, form):
@@ -102,9 +110,10 @@ def check_compiled(target, form):
         assert f["spills"] == 0, f
         assert f["shared"] <= TARGETS[target].shared_memory, f
         names = ("HGMMA", "HMMA", "UTCHMMA", "mfma")
-        assert any(name in opcode for opcode in f["opcodes"] for name in names), f
-        # Of x and w, each at least once before the loop and once in it.
-        assert f["wide"] >= 4 or FIRST in f["name"], f
+        units = any(name in opcode for opcode in f["opcodes"] for name in names)
+        assert units or (form == "exact" and target != "gfx942"), f
+        # Once a stage of the pipeline: a small tile has less than a vector of w for each thread.
+        assert f["wide"] >= 3 or FIRST in f["name"], f
     return found
 
 
@@ -115,8 +124,9 @@ def test_compiles_fits_and_does_not_spill(target):
 
 @pytest.mark.deep
 @pytest.mark.parametrize("target", TARGETS)
-def test_rarer_forms_compile_fit_and_do_not_spill(target):
-    check_compiled(target, "rare")
+@pytest.mark.parametrize("form", ["rare", "exact"])
+def test_rarer_forms_compile_fit_and_do_not_spill(form, target):
+    check_compiled(target, form)
 
 
 def test_pooling_moves_nothing_and_the_loop_stays_as_it_is():

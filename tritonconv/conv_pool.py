@@ -201,13 +201,16 @@ def declines(problem: ConvPoolProblem, device: Device) -> str | None:
 def default_configs(problem: ConvPoolProblem) -> Sequence[Config]:
     """Two heights for each width of the tile; positions are its height, filters its width."""
     conv = problem.conv
-    found = gather_gemm_arguments(conv, Pass.FPROP, ALIGNED)
+    found = _operands(problem, ALIGNED)
     depth = 32 if conv.dtype == torch.float32 else 64
     if found["SRC_VECTOR"] == 1 or found["WEIGHT_VECTOR"] == 1:
         # Operands that are read value by value pass through registers.
         return [_config(m, n, depth // 2, 8) for m in (64, 128) for n in (32, 64)]
     large = 192 if conv.dtype == torch.float32 else 256
     sizes = [(m, n) for m in (64, 128) for n in (32, 64, 128)]
+    if conv.dtype == torch.float32 and conv.precision == "ieee":
+        # Multiply-adds have their operands in registers too, beside the accumulator.
+        return [_config(m, n, depth // 2, 8) for m, n in sizes if m + n < large]
     return [_config(m, n, depth, 8 if m + n >= large else 4) for m, n in sizes]
 
 
@@ -228,7 +231,7 @@ def fused_launch(problem: ConvPoolProblem, config: Config, flags: Flags) -> Laun
     strides = (*strides[:2], *(0,) * (3 - conv.rank), *strides[2:])
     per_group = (conv.batch, problem.channels // conv.groups, *problem.output_size)
     arguments = {
-        **gather_gemm_arguments(conv, Pass.FPROP, flags),
+        **_operands(problem, flags),
         **gemm_constants(conv, config, flags),
         **axis_arguments("dst", problem.output_size),
         **stride_arguments("d", strides),
@@ -242,9 +245,6 @@ def fused_launch(problem: ConvPoolProblem, config: Config, flags: Flags) -> Laun
         "KEEP_TAPS": problem.keep_taps,
         "INDEX": _index_dtype(problem),
     }
-    if problem.pool == "maxout" and arguments["WEIGHT_DST_UNIT"]:
-        # The filters of a tile are not in the order in which they lie in memory.
-        arguments["WEIGHT_VECTOR"] = 1
     arguments = {name: arguments[name] for name in conv_pool_gemm.arg_names}
     return Launch(conv_pool_gemm, _tiles(problem, config), arguments, config)
 
@@ -265,6 +265,15 @@ def fused_plan(problem: ConvPoolProblem, device: Device, *, aligned: bool = True
         config=config,
         source="default",
     )
+
+
+def _operands(problem: ConvPoolProblem, flags: Flags) -> dict[str, Any]:
+    """The convolution's arguments, and how wide its operands are read."""
+    found = gather_gemm_arguments(problem.conv, Pass.FPROP, flags)
+    if problem.pool == "maxout" and found["WEIGHT_DST_UNIT"]:
+        # The filters of a tile are not in the order in which they lie in memory.
+        found["WEIGHT_VECTOR"] = 1
+    return found
 
 
 def _config(m: int, n: int, k: int, warps: int) -> Config:
