@@ -71,17 +71,18 @@ def signature(
             types[parameter.name] = "constexpr"
             constants[(position,)] = value
         elif isinstance(value, Slot):
-            types[parameter.name] = f"*{_element(value, dtype)}"
+            types[parameter.name] = _pointer(value, dtype)
         else:
             types[parameter.name] = parameter.annotation_type
     return types, constants
 
 
-def _element(slot: Slot, dtype: torch.dtype) -> str:
+def _pointer(slot: Slot, dtype: torch.dtype) -> str:
     if slot is Slot.TAPS:
-        return "u8"
-    wide = slot in (Slot.WORKSPACE, Slot.PARAMETERS) and dtype != torch.float64
-    return "fp32" if wide else _TYPES[dtype]
+        return "*u8"
+    if slot in (Slot.WORKSPACE, Slot.PARAMETERS) and dtype != torch.float64:
+        return "*fp32"
+    return f"*{_TYPES[dtype]}"
 
 
 def _read_cubin(cubin: bytes, shared: int) -> MachineCode:

@@ -106,7 +106,7 @@ class ImplicitGemm:
         widths = sorted({c["BLOCK_N"] for c in fitting})
         width = next((n for n in widths if n >= wanted), widths[-1])
         fitting = [c for c in fitting if c["BLOCK_N"] == width]
-        return min(fitting, key=lambda c: (_cost(view, problem, c, device), c))
+        return min(fitting, key=lambda c: (tile_cost(view, problem, c, device), c))
 
     def _fitting(self, problem: ConvProblem, which: Pass, device: Device) -> list[Config]:
         """The table's configs that fit the device; with fewer stages where three are too many."""
@@ -187,7 +187,7 @@ def gemm_tiles(view: GemmView, config: Config) -> int:
     return m * n * view.batches
 
 
-def _cost(view: GemmView, problem: ConvProblem, config: Config, device: Device) -> float:
+def tile_cost(view: GemmView, problem: ConvProblem, config: Config, device: Device) -> float:
     """Time of the launch in units of one multiply-add a multiprocessor: tile quantisation."""
     resident = max(device.shared_memory // (shared_bytes(problem.dtype, config) + 1024), 1)
     resident = min(resident, 16 // config.num_warps)
