@@ -98,7 +98,7 @@ def _check_lp(
 ) -> None:
     y = lp_pool_op(x, exponents, case.exponents[0], *case.arguments)
     values, g = _float64(x), _float64(dy)
-    p = np.array(case.exponents) if len(case.exponents) > 1 else case.exponents[0]
+    p = np.array(case.exponents) if case.reduction.by_channel else case.exponents[0]
     exact = pooling.lp_pool(values, case.windows, p)
     powers = np.array(case.exponents).reshape(-1, *[1] * case.rank)
     # Each power is an exponential of a logarithm, and the root steepens what p < 1 leaves.
