@@ -1,14 +1,14 @@
 """What a call would run, and why, without running it."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from .launch import Plan
-from .ops import conv, fused, pool
+from .ops import conv, conv_pool, fused, pool
 from .ops._run import plan_call
 from .pool_problem import PoolPass, PoolProblem
 from .problem import ConvArguments, ConvProblem, Pass
@@ -45,6 +45,16 @@ class _Recorder(TorchDispatchMode):
     def __init__(self) -> None:
         super().__init__()
         self.plans: list[Plan] = []
+        self._declined: list[tuple[str, str]] = []
+
+    def declined(self, kernel: str, reason: str) -> None:
+        """Why a kernel of two stages is not taken: told with the plan of the first of them."""
+        self._declined.append((kernel, reason))
+
+    def _record(self, plan: Plan) -> None:
+        reasons = (*self._declined, *plan.rejected)
+        self._declined.clear()
+        self.plans.append(replace(plan, rejected=reasons))
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func.namespace != "tritonconv":
@@ -52,6 +62,8 @@ class _Recorder(TorchDispatchMode):
         name, keywords = func._opname, kwargs or {}
         if name in pool.CALLS:
             return self._pool(pool.CALLS[name](*args, **keywords))
+        if name == "conv_pool":
+            return self._conv_pool(conv_pool.ConvPoolCall.of(*args))
         if name in _LINEAR:
             which, (a, b, extra, *rest) = _LINEAR[name], args
             extras, fields = None, ConvArguments(*rest, **keywords)
@@ -60,16 +72,25 @@ class _Recorder(TorchDispatchMode):
             _, a, b, extras, extra, rest = fused.FusedCall.of(which, args)
             fields = ConvArguments(*rest)
         plan = plan_call(which, a, b, extra, fields, extras)
-        self.plans.append(plan)
+        self._record(plan)
         shape, strides = plan.problem.result_shape(which), plan.problem.result_strides(which)
         result = a.new_empty_strided(shape, strides)
         if extras is None:
             return result
         return result, torch.empty_like(result) if extras.keep_pre else a.new_empty(0)
 
+    def _conv_pool(self, call: conv_pool.ConvPoolCall) -> Any:
+        plan, _ = call.plan()
+        if plan is None:  # the dispatcher sends that to its two stages
+            raise AssertionError("conv_pool is explained by its stages")
+        self._record(plan)
+        shape, strides = call.result()
+        y = call.x.new_empty_strided(shape, strides)
+        return y, torch.zeros_like(y, dtype=torch.uint8)
+
     def _pool(self, call: pool.PoolCall) -> Any:
         plan = call.plan()
-        self.plans.append(plan)
+        self._record(plan)
         shape = plan.problem.result_shape(call.which)
         result = call.first.new_empty_strided(shape, plan.problem.result_strides(call.which))
         if call.reduction.kind != "max" or call.which is PoolPass.BACKWARD:

@@ -6,6 +6,7 @@
     tiled_conv             banks that take turns
     separable_conv         a channel at a time, filters that are outer products: factor_separable
     depthwise_separable_conv   a channel at a time, then the channels mixed
+    conv_pool              convolution, activation and pooling as one layer
     causal_conv1d          looks back only, in chunks
 
 Each but the last for one, two and three spatial axes. `conv1d` explains the options that they
@@ -35,6 +36,7 @@ from .adaptive_pool import (
 from .causal import causal_conv1d
 from .channel_pool import cross_channel_pool, maxout
 from .conv import conv1d, conv2d, conv3d
+from .conv_pool import conv_pool1d, conv_pool2d, conv_pool3d
 from .depthwise_separable import (
     depthwise_separable_conv1d,
     depthwise_separable_conv2d,
@@ -70,6 +72,9 @@ __all__ = [
     "conv1d",
     "conv2d",
     "conv3d",
+    "conv_pool1d",
+    "conv_pool2d",
+    "conv_pool3d",
     "conv_transpose1d",
     "conv_transpose2d",
     "conv_transpose3d",

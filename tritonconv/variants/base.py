@@ -66,6 +66,13 @@ class Flags:
         self.multiprocessors = multiprocessors
 
 
+def has_second_tile(problem: ConvProblem) -> bool:
+    """Whether the epilogue reads a tile of its own: a residual, or a bias that differs by position.
+    It takes registers beside the accumulator."""
+    epilogue = problem.epilogue
+    return epilogue.residual_strides is not None or epilogue.bias_kind == "untied"
+
+
 def ceil_div(a: int, b: int) -> int:
     """a / b, rounded up."""
     return -(-a // b)

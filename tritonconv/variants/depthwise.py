@@ -20,6 +20,7 @@ from .base import (
     Flags,
     ceil_div,
     gather_arguments,
+    has_second_tile,
     soft_bf16,
     split_count,
     sum_launch,
@@ -86,6 +87,8 @@ class Depthwise:
         strip = LONGEST_STRIP
         while strip > 1 and (taps + strip) * words > MOST_WORDS:
             strip //= 2
+        if has_second_tile(problem) and not by_plane:
+            strip = max(strip // 2, 1)
         if by_plane:
             return [Config.of(4, 1, BLOCK_M=128, BLOCK_N=1, STRIP=s) for s in (strip, 1)]
         return [Config.of(4, 1, BLOCK_M=128 * vector // n, BLOCK_N=n, STRIP=strip) for n in WIDTHS]

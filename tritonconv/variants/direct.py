@@ -44,7 +44,9 @@ class Direct:
 
     def default_configs(self, problem: ConvProblem, which: Pass) -> Sequence[Config]:
         """Tall tiles for images stored by channel, wide ones for channels-last and depthwise."""
-        shapes = ((256, 1), (128, 8), (64, 32))
+        # The images of a folding border are positions more, held in registers.
+        folds = which is Pass.DGRAD and problem.padding_mode != "zeros"
+        shapes = ((256, 1), (128, 8), (32 if folds else 64, 32))
         return [Config.of(4, 2, BLOCK_M=m, BLOCK_N=n) for m, n in shapes]
 
     def configs(self, problem: ConvProblem, which: Pass, device: Device) -> Sequence[Config]:

@@ -19,6 +19,7 @@ from .base import (
     Flags,
     ceil_div,
     gather_arguments,
+    has_second_tile,
     soft_bf16,
     split_count,
     sum_launch,
@@ -73,13 +74,14 @@ class ImplicitGemm:
                 # Both of its operands are gathered by position: that takes registers too.
                 sizes.remove((128, 64))
             return [_config(m, n, depth // 2, 8) for m, n in sizes]
-        # A second tile, of a residual or an untied bias, takes registers beside the accumulator.
-        epilogue = problem.epilogue
-        second = epilogue.residual_strides is not None or epilogue.bias_kind == "untied"
+        # A second tile takes registers beside the accumulator, and so do the positions that a
+        # folding border reads.
+        second, single = has_second_tile(problem), problem.dtype == torch.float32
+        folds = problem.padding_mode != "zeros"
         # From this size on, four warps would run out of registers.
-        large = 192 if second or problem.dtype == torch.float32 else 256
+        large = 192 if second or folds or single else 256
         sizes = [(m, n) for m in (64, 128) for n in WIDTHS]
-        if second:
+        if second or (folds and single):
             sizes.remove((128, 128))
         return [_config(m, n, depth, 8 if m + n >= large else 4) for m, n in sizes]
 

@@ -88,8 +88,7 @@ def result_tiles(
     A residual or an untied bias is a second tile beside the accumulator, and one more to be turned
     if the result is not stored by channel.
     """
-    epilogue = problem.epilogue
-    second = epilogue.residual_strides is not None or epilogue.bias_kind == "untied"
+    second = has_second_tile(problem)
     if second and not found["DST_UNIT"]:
         width = min(width, WIDTHS[-2])
     largest = wide and found["DST_VECTOR"] > 1 and not second
