@@ -6,6 +6,7 @@ A module that is not listed may launch nothing. Raise a number only with the tim
 LAUNCHES = {
     "test_kernels": 2000,
     "test_pool_kernels": 700,
+    "test_pool_ops": 160,
     "test_properties": 450,
     "test_separable_fused": 300,
     "test_conv_pool": 200,

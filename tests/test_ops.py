@@ -13,7 +13,7 @@ import tritonconv
 from tritonconv import functional as F
 from tritonconv.device import TARGETS
 from tritonconv.launch import interpreting
-from tritonconv.ops import SCHEMAS
+from tritonconv.ops import SCHEMAS, conv, fused, separable
 from tritonconv.ops._run import CALLS, run
 from tritonconv.planning import make_plan
 from tritonconv.problem import ConvArguments, Pass, fprop_problem, wgrad_problem
@@ -24,6 +24,8 @@ from tritonconv.testing.strategies import conv_cases as draw_cases
 
 OPS = torch.ops.tritonconv
 LINEAR = ("conv", "conv_dgrad", "conv_wgrad")
+# Those of pooling are tested in test_pool_ops.
+CONVOLUTIONS = conv.SCHEMAS | fused.SCHEMAS | separable.SCHEMAS
 # (rank, weight period or None, stride, padding pairs, dilation, groups, flip, padding mode)
 GEOMETRIES = {
     "1-D": (1, None, [2], [1, 0], [1], 1, False, "zeros"),
@@ -84,14 +86,14 @@ def test_schemas_are_registered_as_documented():
         assert str(getattr(OPS, name).default._schema) == f"tritonconv::{schema}"
 
 
-@pytest.mark.parametrize("op", SCHEMAS)
+@pytest.mark.parametrize("op", CONVOLUTIONS)
 @pytest.mark.parametrize("name", GEOMETRIES)
 def test_opcheck(name, op, aten_path):
     results = opcheck(getattr(OPS, op).default, calls(name, torch.float32)[op])
     assert set(results.values()) == {"SUCCESS"} and len(results) >= 4
 
 
-@pytest.mark.parametrize("op", SCHEMAS)
+@pytest.mark.parametrize("op", CONVOLUTIONS)
 def test_opcheck_on_the_kernels(op):
     arguments = calls("1-D", torch.float32)[op]
     moved = [
@@ -104,7 +106,7 @@ def test_opcheck_on_the_kernels(op):
 
 
 @pytest.mark.parametrize("path", ["aten_path", "aten_passes"])
-@pytest.mark.parametrize("op", SCHEMAS)
+@pytest.mark.parametrize("op", CONVOLUTIONS)
 @pytest.mark.parametrize("name", GEOMETRIES)
 def test_gradients_and_double_backward(name, op, path, request):
     request.getfixturevalue(path)

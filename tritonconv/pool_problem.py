@@ -216,12 +216,10 @@ def windows_of(
 
 
 def _longest(size: int, windows: int) -> int:
-    """The longest of adaptive windows: how far floor(o*I/O) .. ceil((o+1)*I/O) can reach."""
-    if size % windows == 0:
-        return size // windows
-    # Both ends are rounded outwards, by less than one each: fewer than I/O + 2 elements.
-    lengths = {-(-(o + 1) * size // windows) - o * size // windows for o in range(windows)}
-    return max(lengths)
+    """The longest of the adaptive windows floor(o*I/O) .. ceil((o+1)*I/O) - 1: ceil(f + I/O) for
+    the largest remainder f that o*I/O leaves, which is 1 less gcd(I, O)/O."""
+    step = math.gcd(int(size), int(windows))
+    return -(-(size + windows - step) // windows)
 
 
 def _check_lengths(rank: int, arguments: PoolArguments) -> None:

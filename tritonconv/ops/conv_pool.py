@@ -37,7 +37,7 @@ from ..problem import ConvArguments, Pass
 from ..reference.epilogue import activation_gradient, bias_gradient
 from ._run import _key_of
 from .conv import AUTOCAST, conv_dgrad, conv_wgrad, is_plain, library
-from .entry import convolve
+from .entry import convolve, is_shortcut
 from .pool import lp_pool, max_pool, max_pool_grad, sum_pool
 
 SCHEMAS = {
@@ -152,8 +152,10 @@ def conv_pool(*inputs: Any) -> Tensor:
     """y, by the op or whatever is quicker. What the functions call."""
     call = ConvPoolCall.of(*inputs)
     # torch.compile cannot trace the question whether Triton interprets; on a CPU it seldom does.
-    if call.x.is_cpu and (torch.compiler.is_compiling() or not interpreting()) and not _explained():
-        call.problem()
+    compiling = torch.compiler.is_compiling()
+    if call.x.is_cpu and (compiling or is_shortcut(call.x, call.w, call.bias)):
+        if not compiling:
+            call.problem()
         return call.stages()
     return _op(*inputs)[0]
 
@@ -188,12 +190,13 @@ class _ConvPool(Function):
         call = ConvPoolCall.of(*inputs)
         ctx.by_taps = call.pool in WITH_TAPS and call.activation not in NOT_FROM_VALUE
         y, taps = _below_autograd(*call.inputs(call.keep_taps or ctx.by_taps))
-        ctx.mark_non_differentiable(taps)
+        shown = taps if call.keep_taps else _no_taps(call.x)
+        ctx.mark_non_differentiable(shown)
         ctx.set_materialize_grads(False)
         kept = (y, taps) if ctx.by_taps else (None, None)
         ctx.save_for_backward(call.x, call.w, call.bias, *kept)
         ctx.others = inputs[3:]
-        return y, taps
+        return y, shown
 
     @staticmethod
     def backward(ctx: Any, dy: Tensor | None, _: Any) -> tuple[Any, ...]:

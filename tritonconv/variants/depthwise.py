@@ -87,11 +87,10 @@ class Depthwise:
         strip = LONGEST_STRIP
         while strip > 1 and (taps + strip) * words > MOST_WORDS:
             strip //= 2
-        if has_second_tile(problem) and not by_plane:
-            strip = max(strip // 2, 1)
         if by_plane:
             return [Config.of(4, 1, BLOCK_M=128, BLOCK_N=1, STRIP=s) for s in (strip, 1)]
-        return [Config.of(4, 1, BLOCK_M=128 * vector // n, BLOCK_N=n, STRIP=strip) for n in WIDTHS]
+        rows = (64 if has_second_tile(problem) else 128) * vector
+        return [Config.of(4, 1, BLOCK_M=rows // n, BLOCK_N=n, STRIP=strip) for n in WIDTHS]
 
     def configs(self, problem: ConvProblem, which: Pass, device: Device) -> Sequence[Config]:
         """The default table, with shorter and longer strips and with more warps."""

@@ -16,6 +16,7 @@ from ._rows import merged_rows, result_arguments, run_width
 from .base import (
     Flags,
     axis_arguments,
+    has_second_tile,
     index_dtype,
     split_count,
     stride_arguments,
