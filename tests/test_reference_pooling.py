@@ -180,12 +180,12 @@ def test_max_pool_by_hand():
     equal(indices(taps, windows), [[[[3, 5]]]])
 
 
-def test_ties_go_to_the_first_tap_and_nan_to_the_first_nan():
+def test_ties_go_to_the_first_tap_and_nan_to_the_last_nan():
     windows = windows_of((4,), 4)
     for values, winner in [
         ((2, 7, 7, 7), 1),
         ((NAN, 7, 9, 1), 0),
-        ((2, NAN, NAN, INF), 1),
+        ((2, NAN, NAN, INF), 2),
         ((INF, 3, NAN, 1), 2),
         ((-INF,) * 4, 0),
     ]:

@@ -142,8 +142,8 @@ def max_pool(x: np.ndarray, windows: PoolWindows) -> tuple[np.ndarray, np.ndarra
 
     y[n, c, o] = max_t x[n, c, o s - lo + t d],   taps[n, c, o] = the first t that attains it
 
-    The first NaN of a window wins over everything. A window without an element gives -inf (of
-    integers the dtype's least) and tap 0.
+    The last NaN of a window wins over everything, as in PyTorch. A window without an element gives
+    -inf (of integers the dtype's least) and tap 0.
 
     x: (N, C, *I). Returns y (N, C, *O), float64, or x's dtype if that is an integer one, and the
     flat taps (N, C, *O), int64.
@@ -162,7 +162,7 @@ def max_pool(x: np.ndarray, windows: PoolWindows) -> tuple[np.ndarray, np.ndarra
         for seen, (tap, i) in enumerate(windows.taps_at(o)):
             value, best = x[(..., *i)], y[at]
             # The first element wins even as -inf: no tap outside the input is ever named.
-            better = (value > best) | (np.isnan(value) & ~np.isnan(best)) | (seen == 0)
+            better = (value > best) | np.isnan(value) | (seen == 0)
             y[at] = np.where(better, value, best)
             taps[at] = np.where(better, tap, taps[at])
     return y, taps
