@@ -123,7 +123,8 @@ def _check_half(pads: Sequence[int], kernel: Sequence[int], dilation: Sequence[i
 
 def is_torchs(call: PoolInput) -> bool:
     """Whether torch's function of the same name takes these windows, and keeps the memory format:
-    the same padding at both ends, of at most half a window, and a contiguous image."""
+    the same padding at both ends, of at most half a kernel (its backward ignores the dilation), in
+    3-D an image of the kernel's size at least, and a contiguous one."""
     x, arguments = call.input, call.arguments
     pads, rank = arguments.padding, x.dim() - 2
     symmetric = all(
@@ -131,5 +132,8 @@ def is_torchs(call: PoolInput) -> bool:
         for low, high, taps in zip(pads[::2], pads[1::2], arguments.kernel_size, strict=True)
     )
     if not symmetric or 0 in x.shape or not x.is_floating_point():
+        return False
+    sizes = zip(x.shape[2:], arguments.kernel_size, strict=True)
+    if rank == 3 and any(size < taps for size, taps in sizes):
         return False
     return x.is_contiguous() or (rank == 2 and x.is_contiguous(memory_format=torch.channels_last))
