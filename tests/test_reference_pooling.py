@@ -263,6 +263,7 @@ def test_weighted_pool_by_hand():
 def test_gaussian_weights_by_hand():
     close(gaussian_weights((3,), 1.0), [np.exp(-0.5), 1, np.exp(-0.5)])
     close(gaussian_weights((2,), 0.5), [np.exp(-0.5)] * 2)
+    close(gaussian_weights((3,), 6.0, (3,)), [np.exp(-1 / 8), 1, np.exp(-1 / 8)])
     # Distances (1/2, 1), (1/2, 0), (1/2, 1) with sigmas 1/2 and 2.
     w = gaussian_weights((2, 3), (0.5, 2.0))
     close(w, [[np.exp(-0.625), np.exp(-0.5), np.exp(-0.625)]] * 2)
