@@ -14,6 +14,7 @@ LAUNCHES = {
     "test_family_laws": 600,
     "test_functional_transpose": 10,
     "test_pool_functional": 400,
+    "test_pool_beyond": 320,
     "test_op_db": 300,
     "test_errors": 100,
     "test_demo": 40,

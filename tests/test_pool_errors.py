@@ -313,7 +313,7 @@ def test_refused(call, name, pieces):
 
 
 def test_refused_by_the_kernels_as_well():
-    """The table's refusals do not depend on who computes; here those that come last are repeated."""
+    """The table's refusals do not depend on who computes; here those that come last."""
     for name in ("input-no-pixels", "input-bool", "input-int-avg", "input-int-l2", "input-int-inf"):
         call, argument, pieces = REFUSED[name]
         with pytest.raises(ProblemError, match=f"^{argument}: .*{pieces[-1]}"):
@@ -337,7 +337,7 @@ def test_refused_after_an_equal_value_was_accepted():
 def test_pairs_and_words_lift_torchs_limit():
     """What is refused as an int is taken as pairs, and by the words."""
     x = draw(1, 1, 4)
-    with pytest.raises(ProblemError, match="^padding: "):
+    with pytest.raises(ProblemError, match=r"^padding: "):
         F.max_pool1d(x, 2, 1, 2)
     assert F.max_pool1d(x, 2, 1, ((2, 2),)).shape == (1, 1, 7)
     for word, windows in (("same", 4), ("same_lower", 4), ("valid", 3)):

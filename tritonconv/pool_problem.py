@@ -47,7 +47,7 @@ class Reduction(NamedTuple):
     """What becomes of a window's elements: `kind` max, sum or lp; the rest is of one kind only.
 
     A sum has weights or none, and is divided as `divisor` says. The norm of lp is `exponent`, or
-    where `learned` a number a channel (or one for all) in memory.
+    where `learned` a number a channel in memory, or where that is `shared` one for all.
     """
 
     kind: str
@@ -55,6 +55,7 @@ class Reduction(NamedTuple):
     weighted: bool = False
     exponent: float = 2.0
     learned: bool = False
+    shared: bool = False
 
 
 @dataclass(frozen=True)

@@ -171,7 +171,7 @@ def _arguments(
         **stride_arguments("g", problem.output_strides),
         **stride_arguments("t", problem.saved_strides),
         **stride_arguments("d", written),
-        "stride_exponent": 1 if reduction.learned else 0,
+        "stride_exponent": 1 if reduction.learned and not reduction.shared else 0,
         "number": float(reduction.exponent),
         "FILTER": problem.kernel_size,
         "STRIDE": problem.stride,

@@ -9,7 +9,6 @@ from ..arguments import is_int
 from ..checks import shape_of
 from ..errors import ProblemError
 from ..ops.pool import max_pool, sum_pool
-from ..pool_problem import PoolArguments
 from ._pool import PoolInput, prepare_pool
 from .lp_pool import norm_of
 
@@ -77,13 +76,16 @@ def cross_channel_pool(
     if stride is not None and (not is_int(stride) or stride < 1):
         raise ProblemError(f"stride: expected a positive int, or None for the size, got {stride!r}")
     dim %= input.dim()
-    before, after = input.shape[:dim], input.shape[dim + 1 :]
-    # The channels become the axis that windows slide along, and all behind them the channels; the
-    # strides stay, so the kernels still walk along whatever is contiguous.
-    flat = input.reshape(before.numel(), channels, after.numel()).transpose(1, 2)
+    # In the order of memory the axes before and behind the channels are one axis each, without a
+    # copy. The channels become the axis that windows slide along, and all behind them the channels.
+    order = _memory_order(input)
+    x, at = input.permute(order), order.index(dim)
+    before, after = x.shape[:at], x.shape[at + 1 :]
+    flat = x.reshape(before.numel(), channels, after.numel()).transpose(1, 2)
     call = prepare_pool("cross_channel_pool", 1, flat, (size, stride, 0, 1, False))
     y = _pooled(call, kind)
-    return y.transpose(1, 2).reshape(*before, -1 if y.numel() else _count(call), *after)
+    y = y.transpose(1, 2).reshape(*before, y.shape[2], *after)
+    return y.permute([order.index(axis) for axis in range(len(order))])
 
 
 def _pooled(call: PoolInput, kind: str) -> Tensor:
@@ -94,9 +96,12 @@ def _pooled(call: PoolInput, kind: str) -> Tensor:
     return norm_of(call, 2.0)
 
 
-def _count(call: PoolInput) -> int:
-    arguments: PoolArguments = call.arguments
-    return (call.input.shape[2] - arguments.kernel_size[0]) // arguments.stride[0] + 1
+def _memory_order(input: Tensor) -> list[int]:
+    """The axes from outermost to innermost; as they stand where one of them is expanded."""
+    axes, strides = list(range(input.dim())), input.stride()
+    if 0 in strides:
+        return axes
+    return sorted(axes, key=strides.__getitem__, reverse=True)
 
 
 def _channels(input: Any, dim: Any) -> int:

@@ -105,9 +105,9 @@ def _lp_grad(
 
 def _norm(exponents: Tensor | None, number: float) -> Reduction:
     # Beside exponents in memory the number says nothing, so it must not tell problems apart.
-    return Reduction(
-        "lp", exponent=2.0 if exponents is not None else number, learned=exponents is not None
-    )
+    if exponents is None:
+        return Reduction("lp", exponent=number)
+    return Reduction("lp", learned=True, shared=exponents.numel() == 1)
 
 
 CALLS: dict[str, Callable[..., PoolCall]] = {
