@@ -220,8 +220,7 @@ def _longest(size: int, windows: int) -> int:
     if size % windows == 0:
         return size // windows
     # Both ends are rounded outwards, by less than one each: fewer than I/O + 2 elements.
-    lengths = {-(-(o + 1) * size // windows) - o * size // windows for o in range(windows)}
-    return max(lengths)
+    return max(-(-(o + 1) * size // windows) - o * size // windows for o in range(windows))
 
 
 def _check_lengths(rank: int, arguments: PoolArguments) -> None:

@@ -98,10 +98,17 @@ def _pooled(call: PoolInput, kind: str) -> Tensor:
 
 def _memory_order(input: Tensor) -> list[int]:
     """The axes from outermost to innermost; as they stand where one of them is expanded."""
-    axes, strides = list(range(input.dim())), input.stride()
-    if 0 in strides:
-        return axes
-    return sorted(axes, key=strides.__getitem__, reverse=True)
+    strides = input.stride()
+    if any(stride == 0 for stride in strides):
+        return list(range(len(strides)))
+    order: list[int] = []
+    for axis, stride in enumerate(strides):
+        at = len(order)
+        # Not sorted(), which torch.compile cannot trace with symbolic strides.
+        while at and strides[order[at - 1]] < stride:
+            at -= 1
+        order.insert(at, axis)
+    return order
 
 
 def _channels(input: Any, dim: Any) -> int:
