@@ -15,6 +15,7 @@ LAUNCHES = {
     "test_functional_transpose": 10,
     "test_pool_functional": 400,
     "test_pool_beyond": 320,
+    "test_pool_tensors": 750,
     "test_op_db": 300,
     "test_errors": 100,
     "test_demo": 40,

@@ -112,7 +112,7 @@ def _unpool(rank: int, input: Any, indices: Any, options: tuple[Any, ...]) -> Te
     total = 1
     for n in size:
         total *= n
-    flat = indices.reshape(*y.shape[:2], -1)
+    flat = indices.reshape(*y.shape[:2], y.shape[2:].numel())
     if flat.numel() and is_readable(flat):
         low, high = int(flat.min()), int(flat.max())
         if low < -1 or high >= total:
@@ -123,7 +123,7 @@ def _unpool(rank: int, input: Any, indices: Any, options: tuple[Any, ...]) -> Te
     # One place more takes what belongs nowhere; elements of equal indices are equal, so whichever
     # is written last, the result is the same.
     flat = torch.where(flat < 0, total, flat)
-    x = y.new_zeros(*y.shape[:2], total + 1).scatter(2, flat, y.reshape(*y.shape[:2], -1))
+    x = y.new_zeros(*y.shape[:2], total + 1).scatter(2, flat, y.reshape(flat.shape))
     x = x[..., :total].reshape(*y.shape[:2], *size)
     return x.squeeze(0) if single else x
 
