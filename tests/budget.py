@@ -16,6 +16,7 @@ LAUNCHES = {
     "test_pool_functional": 400,
     "test_pool_beyond": 320,
     "test_pool_tensors": 750,
+    "test_pool_properties": 600,
     "test_op_db": 300,
     "test_errors": 100,
     "test_demo": 40,
