@@ -17,7 +17,7 @@ LAUNCHES = {
     "test_pool_beyond": 320,
     "test_pool_tensors": 750,
     "test_pool_properties": 600,
-    "test_op_db": 300,
+    "test_op_db": 800,
     "test_errors": 100,
     "test_demo": 40,
 }

@@ -40,6 +40,11 @@ REFUSED = {
         "input",
         ["at least one element along each spatial axis", r"\[1, 2, 0, 4\]", "only batch and chan"],
     ),
+    "input-no-channels": (
+        called("max_pool2d", 2, shape=(0, 4, 4)),
+        "input",
+        ["at least one channel where there is no batch", r"\[0, 4, 4\]", "has 4 axes"],
+    ),
     "input-bool": (called("max_pool2d", 2, dtype=torch.bool), "input", [FLOAT, "integer", "bool"]),
     "input-complex": (
         called("max_pool2d", 2, dtype=torch.complex64),

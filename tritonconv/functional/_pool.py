@@ -104,6 +104,11 @@ def batch_of(name: str, rank: int, input: Any) -> tuple[Tensor, bool]:
             f"{input.dim()} in {shape_of(input)}"
         )
     single = input.dim() == rank + 1
+    if single and input.shape[0] == 0:
+        raise ProblemError(
+            f"input: expected at least one channel where there is no batch, got {shape_of(input)}; "
+            f"an empty batch has {rank + 2} axes"
+        )
     return (input.unsqueeze(0) if single else input), single
 
 
