@@ -279,3 +279,20 @@ def test_gradients_of_the_parameters_gradients(path):
     ):
         assert torch.autograd.gradcheck(function, (x, other), fast_mode=True)
         assert torch.autograd.gradgradcheck(function, (x, other), fast_mode=True)
+
+
+# -- compiled --------------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("aten_passes")
+def test_symbolic_sizes():
+    """Functions that compute with sizes and strides themselves, traced for any of them."""
+
+    def pooled(x):
+        return F.maxout(x, 2), F.adaptive_avg_pool2d(x, (x.shape[-2] - 1, None))
+
+    compiled = torch.compile(pooled, fullgraph=True, dynamic=True, backend="eager")
+    for shape in ((2, 4, 3, 6), (3, 8, 4, 5)):
+        x = draw(*shape)
+        for got, expected in zip(compiled(x), pooled(x), strict=True):
+            torch.testing.assert_close(got, expected)
