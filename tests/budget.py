@@ -16,7 +16,11 @@ LAUNCHES = {
     "test_family": 60,
     "test_family_laws": 600,
     "test_functional_transpose": 10,
-    "test_op_db": 300,
+    "test_pool_functional": 400,
+    "test_pool_beyond": 320,
+    "test_pool_tensors": 750,
+    "test_pool_properties": 600,
+    "test_op_db": 800,
     "test_errors": 100,
     "test_demo": 40,
 }

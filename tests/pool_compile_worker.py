@@ -76,9 +76,10 @@ def jobs() -> Iterator[tuple[str, PoolPass, torch.dtype, str, str]]:
             if which is PoolPass.BACKWARD and reduction.divisor == "weights":
                 continue  # divided before
             for layout in LAYOUTS:
-                for dtype in DTYPES:
-                    yield name, which, dtype, layout, "3x3"
-                if name in ("max", "l2"):
+                yield name, which, DTYPES[0], layout, "3x3"
+                if layout == "channels_last":
+                    yield name, which, DTYPES[1], layout, "3x3"
+                if name == "max":
                     yield name, which, DTYPES[0], layout, "adaptive"
                     yield name, which, DTYPES[0], layout, "global"
 
@@ -92,7 +93,7 @@ def main(target: str) -> None:
         problem = problem_of(name, which, dtype, layout, windows)
         table = default_configs(problem, which)
         # All tiles of the commonest form, and the largest of the others.
-        usual = dtype is DTYPES[0] and windows == "3x3" and name in ("max", "lp")
+        usual = dtype is DTYPES[0] and windows == "3x3" and name == "max"
         for config in table if usual else table[:1]:
             code = compile_launch(pool_launch(problem, which, config, flags), dtype, device)
             figures = {

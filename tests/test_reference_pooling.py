@@ -180,12 +180,12 @@ def test_max_pool_by_hand():
     equal(indices(taps, windows), [[[[3, 5]]]])
 
 
-def test_ties_go_to_the_first_tap_and_nan_to_the_first_nan():
+def test_ties_go_to_the_first_tap_and_nan_to_the_last_nan():
     windows = windows_of((4,), 4)
     for values, winner in [
         ((2, 7, 7, 7), 1),
         ((NAN, 7, 9, 1), 0),
-        ((2, NAN, NAN, INF), 1),
+        ((2, NAN, NAN, INF), 2),
         ((INF, 3, NAN, 1), 2),
         ((-INF,) * 4, 0),
     ]:
@@ -263,6 +263,7 @@ def test_weighted_pool_by_hand():
 def test_gaussian_weights_by_hand():
     close(gaussian_weights((3,), 1.0), [np.exp(-0.5), 1, np.exp(-0.5)])
     close(gaussian_weights((2,), 0.5), [np.exp(-0.5)] * 2)
+    close(gaussian_weights((3,), 6.0, (3,)), [np.exp(-1 / 8), 1, np.exp(-1 / 8)])
     # Distances (1/2, 1), (1/2, 0), (1/2, 1) with sigmas 1/2 and 2.
     w = gaussian_weights((2, 3), (0.5, 2.0))
     close(w, [[np.exp(-0.625), np.exp(-0.5), np.exp(-0.625)]] * 2)

@@ -99,6 +99,16 @@ def test_every_small_geometry_equals_torch():
     assert checked == {"max": 602, "avg": 690, "none": 166}
 
 
+def test_the_last_nan_wins_as_in_torch():
+    x = whole((1, 3, 4, 5), seed=2)
+    x[0, 1, 1::2, ::2] = x[0, 2] = np.nan
+    windows = windows_of((4, 5), (3, 3), 1)
+    ty, found = MAX[1](torch.from_numpy(x), 3, 1, return_indices=True)
+    y, taps = max_pool(x, windows)
+    equal(y, ty.numpy())
+    equal(indices(taps, windows), found.numpy())
+
+
 @pytest.mark.parametrize("ceil_mode", [False, True])
 def test_larger_ranks_equal_torch(ceil_mode):
     for size, k, s, pad, d in [

@@ -17,7 +17,7 @@ def per_axis(name: str, value: Any, rank: int) -> list[int]:
             values = values * rank
     else:
         values = [value] * rank
-    if len(values) != rank or not all(_is_int(v) for v in values):
+    if len(values) != rank or not all(is_int(v) for v in values):
         raise ProblemError(
             f"{name}: expected an int or {rank} ints (one a spatial axis), got {value!r}"
         )
@@ -43,7 +43,7 @@ def padding_pairs(
     if isinstance(padding, Sequence) and any(isinstance(p, Sequence) for p in padding):
         pairs = list(padding) * (rank if len(padding) == 1 else 1)
         if len(pairs) != rank or not all(
-            isinstance(p, Sequence) and len(p) == 2 and all(_is_int(v) for v in p) for p in pairs
+            isinstance(p, Sequence) and len(p) == 2 and all(is_int(v) for v in p) for p in pairs
         ):
             raise ProblemError(
                 f"padding: expected {rank} pairs (low, high), one a spatial axis, got {padding!r}"
@@ -206,8 +206,9 @@ def flips(mode: str) -> bool:
     return mode == "convolution"
 
 
-def _is_int(value: Any) -> bool:
-    # SymInt is no int but behaves as one; bool is an int but never meant as a size.
+def is_int(value: Any) -> bool:
+    """Whether it can be a size: SymInt is no int but behaves as one; bool is an int but never meant
+    as one."""
     return (isinstance(value, int) and not isinstance(value, bool)) or (
         type(value).__name__ == "SymInt"
     )

@@ -244,14 +244,18 @@ def _check_tensor(name: str, tensor: torch.Tensor, reduction: Reduction) -> int:
             f"{name}: expected 3, 4 or 5 axes (N, C and one to three spatial ones), got "
             f"{tensor.dim()} in {shape_of(tensor)}"
         )
-    wanted = (*FLOATS, *INTEGERS) if reduction.kind == "max" else FLOATS
+    check_dtype(name, tensor, (*FLOATS, *INTEGERS) if reduction.kind == "max" else FLOATS)
+    return RANKS[tensor.dim()]
+
+
+def check_dtype(name: str, tensor: torch.Tensor, wanted: Sequence[torch.dtype]) -> None:
+    """Refuse a tensor of another dtype than FLOATS, or FLOATS and INTEGERS."""
     if tensor.dtype not in wanted:
-        integers = ", or an integer dtype" if reduction.kind == "max" else ""
+        integers = ", or an integer dtype" if torch.int8 in wanted else ""
         raise ProblemError(
             f"{name}: expected float16, bfloat16, float32 or float64{integers}, got "
             f"{tensor.dtype}; convert it first, for example {name}.float()"
         )
-    return RANKS[tensor.dim()]
 
 
 def _lifted(

@@ -16,7 +16,8 @@ from .launch import Launch, Plan, Slot
 from .pool_problem import INTEGERS, PoolPass, PoolProblem
 from .variants.base import Flags, axis_arguments, ceil_div, stride_arguments
 
-# Up to so many taps, or windows that hold a position, the loop over them is written out.
+# Up to so many taps, or windows that hold a position, the loop over them is written out; not where
+# each is an exponential and a logarithm, whose code would fill the registers.
 UNROLLED = 32
 # Distance by which a tile may overhang its tensor.
 OVERHANG = 4096
@@ -151,6 +152,7 @@ def _arguments(
         lowest = float("-inf")
     covered = cover(problem)
     steps = math.prod(covered) if backward else problem.taps
+    costly = reduction.kind == "lp" and _power(problem) == "any"
     written = problem.gradient_strides if backward else problem.output_strides
     saves = reduction.kind == "max" or (reduction.kind == "lp" and which is not PoolPass.FORWARD)
     return {
@@ -186,7 +188,7 @@ def _arguments(
         "TINY": TINY.get(accumulator, 0.0),
         "CHANNELS_FAST": channels_fast(problem, which),
         "VECTOR": vector_width(problem, which) if flags.aligned else 1,
-        "UNROLL": steps if steps <= UNROLLED else 1,
+        "UNROLL": steps if steps <= UNROLLED and not costly else 1,
         "ACC": accumulator,
         "INDEX": _index_dtype(problem, which),
         "SOFT_BF16": flags.interpreting and problem.dtype == torch.bfloat16,

@@ -5,16 +5,19 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch._C._functorch import peek_interpreter_stack  # type: ignore
 
-from ..arguments import not_negative, padding_pairs, per_axis, positive
+from ..arguments import is_int, not_negative, padding_pairs, per_axis, positive
 from ..checks import shape_of
 from ..errors import ProblemError
+from ..ops.conv import is_plain
 from ..pool_problem import PoolArguments, windows_of
 from ..reference.pool_windows import Windows, max_indices
 from ._call import Kind, remembered
 
 Size = int | Sequence[int]
 Padding = int | Sequence[int] | str | Sequence[Sequence[int]]
+WORDS = ("valid", "same", "same_lower")
 
 
 class PoolInput(NamedTuple):
@@ -52,22 +55,43 @@ def prepare_adaptive(name: str, rank: int, input: Any, output_size: Any) -> Pool
     """The canonical form of an adaptive pooling call; None keeps the input's size on an axis."""
     input, single = batch_of(name, rank, input)
     sizes = input.shape[2:]
-    if output_size is None:
-        wanted = list(sizes)
-    else:
-        asked = list(output_size) if isinstance(output_size, Sequence) else [output_size] * rank
-        if len(asked) == 1:
-            asked *= rank
-        if len(asked) != rank:
-            raise ProblemError(
-                f"output_size: expected an int or {rank} of them (one a spatial axis, None for the "
-                f"input's), got {output_size!r}"
-            )
-        known = [n if o is None else o for n, o in zip(sizes, asked, strict=True)]
-        wanted = per_axis("output_size", known, rank)
-    positive("output_size", wanted)
+    listed = isinstance(output_size, Sequence) and not isinstance(output_size, str)
+    asked: list[Any] = list(output_size) if listed else [output_size]
+    if len(asked) == 1:
+        asked *= rank
+    if len(asked) != rank or not all(_is_size(o) for o in asked):
+        raise ProblemError(
+            f"output_size: expected a positive int or {rank} of them (one a spatial axis, None for "
+            f"the input's), got {output_size!r}"
+        )
+    wanted = [n if o is None else o for n, o in zip(sizes, asked, strict=True)]
     none = [0] * rank
     return PoolInput(input, PoolArguments(none, none, none * 2, none, False, tuple(wanted)), single)
+
+
+def _is_size(value: Any) -> bool:
+    return value is None or (is_int(value) and value > 0)
+
+
+def is_number(value: Any) -> bool:
+    """Whether it is one; True and False are none."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def check_flag(name: str, value: Any) -> None:
+    """Refuse what is neither True nor False."""
+    if not isinstance(value, bool):
+        raise ProblemError(f"{name}: expected True or False, got {value!r}")
+
+
+def is_readable(tensor: Tensor) -> bool:
+    """Whether its numbers may be looked at: they wait for no device, no tracer and no transform."""
+    return (
+        tensor.is_cpu
+        and not torch.compiler.is_compiling()
+        and is_plain(tensor)
+        and peek_interpreter_stack() is None
+    )
 
 
 def batch_of(name: str, rank: int, input: Any) -> tuple[Tensor, bool]:
@@ -80,6 +104,11 @@ def batch_of(name: str, rank: int, input: Any) -> tuple[Tensor, bool]:
             f"{input.dim()} in {shape_of(input)}"
         )
     single = input.dim() == rank + 1
+    if single and input.shape[0] == 0:
+        raise ProblemError(
+            f"input: expected at least one channel where there is no batch, got {shape_of(input)}; "
+            f"an empty batch has {rank + 2} axes"
+        )
     return (input.unsqueeze(0) if single else input), single
 
 
@@ -94,8 +123,12 @@ def _pool_arguments(
     gaps = per_axis("dilation", dilation, rank)
     for name, values in (("kernel_size", kernel), ("stride", steps), ("dilation", gaps)):
         positive(name, values)
-    if not isinstance(ceil_mode, bool):
-        raise ProblemError(f"ceil_mode: expected True or False, got {ceil_mode!r}")
+    check_flag("ceil_mode", ceil_mode)
+    if isinstance(padding, str) and padding not in WORDS:
+        raise ProblemError(
+            f"padding: unknown word {padding!r}; expected one of {', '.join(WORDS)}, ints, or "
+            "(low, high) pairs"
+        )
     pads = padding_pairs(padding, steps, gaps, shapes[0][2:], kernel)
     not_negative("padding", pads, "to crop, slice the input")
     if not isinstance(padding, str) and not _is_pairs(padding):
@@ -123,7 +156,8 @@ def _check_half(pads: Sequence[int], kernel: Sequence[int], dilation: Sequence[i
 
 def is_torchs(call: PoolInput) -> bool:
     """Whether torch's function of the same name takes these windows, and keeps the memory format:
-    the same padding at both ends, of at most half a window, and a contiguous image."""
+    the same padding at both ends, of at most half a kernel (its backward ignores the dilation), in
+    3-D an image of the kernel's size at least, and a contiguous one."""
     x, arguments = call.input, call.arguments
     pads, rank = arguments.padding, x.dim() - 2
     symmetric = all(
@@ -131,5 +165,8 @@ def is_torchs(call: PoolInput) -> bool:
         for low, high, taps in zip(pads[::2], pads[1::2], arguments.kernel_size, strict=True)
     )
     if not symmetric or 0 in x.shape or not x.is_floating_point():
+        return False
+    sizes = zip(x.shape[2:], arguments.kernel_size, strict=True)
+    if rank == 3 and any(size < taps for size, taps in sizes):
         return False
     return x.is_contiguous() or (rank == 2 and x.is_contiguous(memory_format=torch.channels_last))

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from ..errors import ProblemError
 from ..ops.pool import max_pool, sum_pool
-from ._pool import PoolInput, batch_of, prepare_adaptive
+from ._pool import PoolInput, batch_of, check_flag, prepare_adaptive
 from .lp_pool import norm_of
 
 Sizes = int | Sequence[int | None] | None
@@ -212,6 +212,7 @@ def _whole(input: Tensor) -> PoolInput:
 
 
 def _max(call: PoolInput, return_indices: bool) -> Any:
+    check_flag("return_indices", return_indices)
     y, taps = max_pool(call.input, *call.arguments)
     if return_indices:
         return call.batched(y), call.indices(taps)

@@ -1,12 +1,14 @@
 """Pooling across channels instead of positions: maxout, and windows that slide over channels."""
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
+from ..arguments import is_int
 from ..checks import shape_of
 from ..errors import ProblemError
 from ..ops.pool import max_pool, sum_pool
-from ..pool_problem import PoolArguments
 from ._pool import PoolInput, prepare_pool
 from .lp_pool import norm_of
 
@@ -31,9 +33,8 @@ def maxout(input: Tensor, pieces: int, dim: int = 1) -> Tensor:
 
     Source: Goodfellow, Bengio, Courville, Deep Learning, sections 6.3.3 and 9.3.
     """
-    _check_axis(input, dim)
-    size = input.shape[dim]
-    if not isinstance(pieces, int) or isinstance(pieces, bool) or pieces < 1 or size % pieces:
+    size = _channels(input, dim)
+    if not is_int(pieces) or pieces < 1 or size % pieces:
         raise ProblemError(
             f"pieces: expected a divisor of the {size} channels along axis {dim}, got {pieces!r}"
         )
@@ -64,17 +65,27 @@ def cross_channel_pool(
 
     Source: Goodfellow, Bengio, Courville, Deep Learning, section 9.3.
     """
-    _check_axis(input, dim)
+    channels = _channels(input, dim)
     if kind not in KINDS:
         raise ProblemError(f"kind: expected one of {', '.join(KINDS)}, got {kind!r}")
+    if not is_int(size) or not 0 < size <= channels:
+        raise ProblemError(
+            f"size: expected an int from 1 to the {channels} channels along axis {dim}, got "
+            f"{size!r}"
+        )
+    if stride is not None and (not is_int(stride) or stride < 1):
+        raise ProblemError(f"stride: expected a positive int, or None for the size, got {stride!r}")
     dim %= input.dim()
-    before, channels, after = input.shape[:dim], input.shape[dim], input.shape[dim + 1 :]
-    # The channels become the axis that windows slide along, and all behind them the channels; the
-    # strides stay, so the kernels still walk along whatever is contiguous.
-    flat = input.reshape(before.numel(), channels, after.numel()).transpose(1, 2)
+    # In the order of memory the axes before and behind the channels are one axis each, without a
+    # copy. The channels become the axis that windows slide along, and all behind them the channels.
+    order = _memory_order(input)
+    x, at = input.permute(order), order.index(dim)
+    before, after = x.shape[:at], x.shape[at + 1 :]
+    flat = x.reshape(before.numel(), channels, after.numel()).transpose(1, 2)
     call = prepare_pool("cross_channel_pool", 1, flat, (size, stride, 0, 1, False))
     y = _pooled(call, kind)
-    return y.transpose(1, 2).reshape(*before, -1 if y.numel() else _count(call), *after)
+    y = y.transpose(1, 2).reshape(*before, y.shape[2], *after)
+    return y.permute([order.index(axis) for axis in range(len(order))])
 
 
 def _pooled(call: PoolInput, kind: str) -> Tensor:
@@ -85,16 +96,32 @@ def _pooled(call: PoolInput, kind: str) -> Tensor:
     return norm_of(call, 2.0)
 
 
-def _count(call: PoolInput) -> int:
-    arguments: PoolArguments = call.arguments
-    return (call.input.shape[2] - arguments.kernel_size[0]) // arguments.stride[0] + 1
+def _memory_order(input: Tensor) -> list[int]:
+    """The axes from outermost to innermost; as they stand where one of them is expanded."""
+    strides = input.stride()
+    if any(stride == 0 for stride in strides):
+        return list(range(len(strides)))
+    order: list[int] = []
+    for axis, stride in enumerate(strides):
+        at = len(order)
+        # Not sorted(), which torch.compile cannot trace with symbolic strides.
+        while at and strides[order[at - 1]] < stride:
+            at -= 1
+        order.insert(at, axis)
+    return order
 
 
-def _check_axis(input: object, dim: object) -> None:
+def _channels(input: Any, dim: Any) -> int:
+    """How many there are along `dim`, if that is an axis."""
     if not isinstance(input, torch.Tensor):
         raise ProblemError(f"input: expected a torch.Tensor, got {type(input).__name__}")
     axes = input.dim()
-    if not isinstance(dim, int) or isinstance(dim, bool) or not -axes <= dim < axes:
+    if not is_int(dim) or not -axes <= dim < axes:
         raise ProblemError(
             f"dim: expected an axis of the input, whose shape is {shape_of(input)}, got {dim!r}"
         )
+    if not input.shape[dim]:
+        raise ProblemError(
+            f"input: expected at least one channel along axis {dim}, got {shape_of(input)}"
+        )
+    return input.shape[dim]

@@ -14,7 +14,8 @@ from torch import Tensor
 from ..checks import shape_of
 from ..errors import ProblemError
 from ..ops.pool import lp_pool, max_pool
-from ._pool import Padding, PoolInput, Size, prepare_pool
+from ..pool_problem import FLOATS, check_dtype
+from ._pool import Padding, PoolInput, Size, is_number, is_readable, prepare_pool
 
 
 def lp_pool1d(
@@ -37,7 +38,8 @@ def lp_pool1d(
             strides.
         norm_type: p > 0; or inf, the largest |x|, or -inf, the smallest; or a tensor of one
             exponent, or of one a channel, (C,), which learns (generalised-mean pooling, but for the
-            mean: the sum is not divided). It is read in float32 (float64 for float64).
+            mean: the sum is not divided). It is read in float32 (float64 for float64), and only on
+            a CPU is a number in it that is not positive refused.
         kernel_size, stride, padding, ceil_mode, dilation: as in `max_pool1d`.
 
     Returns:
@@ -214,7 +216,7 @@ def norm_of(call: PoolInput, norm_type: Any) -> Tensor:
     if isinstance(norm_type, Tensor):
         exponents = _learned(norm_type, x)
         return call.batched(lp_pool(x, exponents, 2.0, *arguments))
-    if isinstance(norm_type, bool) or not isinstance(norm_type, (int, float)):
+    if not is_number(norm_type):
         raise ProblemError(f"norm_type: expected a number or a tensor, got {norm_type!r}")
     p = float(norm_type)
     if math.isinf(p):
@@ -229,6 +231,7 @@ def norm_of(call: PoolInput, norm_type: Any) -> Tensor:
 
 def _extreme(call: PoolInput, largest: bool) -> Tensor:
     """The largest or the smallest |x| of each window, 0 where it has no element."""
+    check_dtype("input", call.input, FLOATS)
     size = call.input.abs()
     y, _ = max_pool(size if largest else -size, *call.arguments)
     empty = ~call.windows().inside(y.device).any(-1)
@@ -242,6 +245,11 @@ def _learned(norm_type: Tensor, x: Tensor) -> Tensor:
         raise ProblemError(
             f"norm_type: expected one exponent, or {x.shape[1]}, one a channel, of a floating "
             f"dtype, got shape {found} of {norm_type.dtype}"
+        )
+    if is_readable(norm_type) and not bool((norm_type > 0).all()):
+        raise ProblemError(
+            f"norm_type: expected positive numbers, got {norm_type.min().item():g} among them; "
+            "clamp it, or learn its logarithm"
         )
     dtype = torch.float64 if x.dtype == torch.float64 else torch.float32
     return norm_type.to(x.device, dtype).reshape(-1).contiguous()

@@ -1,5 +1,6 @@
 """Max and average pooling in 1-D, 2-D and 3-D, as torch's but for wider padding and layouts."""
 
+import math
 from typing import Any
 
 import torch
@@ -8,7 +9,7 @@ from torch import Tensor
 from ..errors import ProblemError
 from ..ops.entry import is_shortcut
 from ..ops.pool import max_pool, sum_pool
-from ._pool import Padding, PoolInput, Size, is_torchs, prepare_pool
+from ._pool import Padding, PoolInput, Size, check_flag, is_number, is_torchs, prepare_pool
 
 
 def max_pool1d(
@@ -234,6 +235,7 @@ _AVG: dict[int, Any] = {3: _aten.avg_pool1d, 4: _aten.avg_pool2d, 5: _aten.avg_p
 
 def _max(call: PoolInput, return_indices: bool) -> Any:
     x, arguments = call.input, call.arguments
+    check_flag("return_indices", return_indices)
     if not return_indices and is_shortcut(x) and is_torchs(call):
         kernel, stride, pads, dilation, ceil_mode, _ = arguments
         y = _MAX[x.dim()](x, kernel, stride, pads[::2], dilation, ceil_mode)
@@ -246,18 +248,20 @@ def _max(call: PoolInput, return_indices: bool) -> Any:
 
 def _avg(call: PoolInput, count_include_pad: bool, divisor_override: float | None) -> Tensor:
     x, arguments = call.input, call.arguments
+    check_flag("count_include_pad", count_include_pad)
     divisor, number = "padded" if count_include_pad else "valid", 1.0
     if divisor_override is not None:
-        if isinstance(divisor_override, bool) or not isinstance(divisor_override, (int, float)):
+        if not (
+            is_number(divisor_override) and math.isfinite(divisor_override) and divisor_override
+        ):
             raise ProblemError(
-                f"divisor_override: expected a number or None, got {divisor_override!r}"
+                "divisor_override: expected a finite number other than 0, or None for the size of "
+                f"the window, got {divisor_override!r}"
             )
-        if divisor_override == 0:
-            raise ProblemError("divisor_override: expected a number other than 0, got 0")
         divisor, number = "fixed", float(divisor_override)
     plain = divisor != "fixed" and set(arguments.dilation) == {1}
     if plain and is_shortcut(x) and is_torchs(call):
         kernel, stride, pads, _, ceil_mode, _ = arguments
-        y = _AVG[x.dim()](x, kernel, stride, pads[::2], ceil_mode, bool(count_include_pad))
+        y = _AVG[x.dim()](x, kernel, stride, pads[::2], ceil_mode, count_include_pad)
         return call.batched(y)
     return call.batched(sum_pool(x, None, divisor, number, *arguments))

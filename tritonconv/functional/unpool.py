@@ -6,10 +6,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..arguments import per_axis, positive
+from ..arguments import not_negative, per_axis, positive
 from ..checks import shape_of
 from ..errors import ProblemError
-from ._pool import Size, batch_of
+from ._pool import Size, batch_of, is_readable
 
 
 def max_unpool1d(
@@ -112,18 +112,18 @@ def _unpool(rank: int, input: Any, indices: Any, options: tuple[Any, ...]) -> Te
     total = 1
     for n in size:
         total *= n
-    flat = indices.reshape(*y.shape[:2], -1)
-    if flat.is_cpu and not torch.compiler.is_compiling() and flat.numel():
+    flat = indices.reshape(*y.shape[:2], y.shape[2:].numel())
+    if flat.numel() and is_readable(flat):
         low, high = int(flat.min()), int(flat.max())
         if low < -1 or high >= total:
             raise ProblemError(
-                f"indices: expected positions below {total}, those of {size}, or -1, got {low} to "
-                f"{high}"
+                f"indices: expected positions below {total}, those of size {size}, or -1, got "
+                f"{low} to {high}; name the size that was pooled as output_size"
             )
     # One place more takes what belongs nowhere; elements of equal indices are equal, so whichever
     # is written last, the result is the same.
     flat = torch.where(flat < 0, total, flat)
-    x = y.new_zeros(*y.shape[:2], total + 1).scatter(2, flat, y.reshape(*y.shape[:2], -1))
+    x = y.new_zeros(*y.shape[:2], total + 1).scatter(2, flat, y.reshape(flat.shape))
     x = x[..., :total].reshape(*y.shape[:2], *size)
     return x.squeeze(0) if single else x
 
@@ -136,13 +136,21 @@ def _size(rank: int, sizes: Sequence[int], options: tuple[Any, ...]) -> list[int
     positive("kernel_size", kernel)
     positive("stride", steps)
     usual = [(n - 1) * s - 2 * p + k for n, s, p, k in zip(sizes, steps, pads, kernel, strict=True)]
+    not_negative("padding", pads, "a larger result is an output_size")
     if output_size is None:
+        if min(usual) < 1:
+            raise ProblemError(
+                f"padding: expected to leave at least one element along each spatial axis, got "
+                f"{pads}, which makes the result {usual}; give the padding of the pooling"
+            )
         return usual
     if isinstance(output_size, Sequence) and len(output_size) in (rank + 1, rank + 2):
         output_size = list(output_size)[-rank:]
     wanted = per_axis("output_size", output_size, rank)
-    if any(abs(w - n) >= s for w, n, s in zip(wanted, usual, steps, strict=True)):
+    near = zip(wanted, usual, steps, strict=True)
+    if min(wanted) < 1 or any(abs(w - n) >= s for w, n, s in near):
         raise ProblemError(
-            f"output_size: expected less than a stride {steps} from {usual}, got {wanted}"
+            f"output_size: expected positive ints less than a stride {steps} from {usual}, got "
+            f"{wanted}; give the size that was pooled"
         )
     return wanted

@@ -9,7 +9,8 @@ from torch import Tensor
 from ..checks import shape_of
 from ..errors import ProblemError
 from ..ops.pool import sum_pool
-from ._pool import Padding, PoolInput, Size, prepare_pool
+from ..pool_problem import FLOATS, check_dtype
+from ._pool import Padding, PoolInput, Size, check_flag, is_number, prepare_pool
 
 Sigma = float | Sequence[float]
 
@@ -144,6 +145,7 @@ def gaussian_window(
 def _weighted(call: PoolInput, sigma: Any, weights: Any, normalize: bool) -> Tensor:
     x, arguments = call.input, call.arguments
     rank = x.dim() - 2
+    check_flag("normalize", normalize)
     if (sigma is None) == (weights is None):
         raise ProblemError(
             "weights: expected either weights or sigma, got "
@@ -162,6 +164,8 @@ def _weighted(call: PoolInput, sigma: Any, weights: Any, normalize: bool) -> Ten
             f"weights: expected a tensor of shape {list(arguments.kernel_size)}, that of the "
             f"window, got {found}"
         )
+    else:
+        check_dtype("weights", weights, FLOATS)
     dtype = torch.float64 if x.dtype == torch.float64 else torch.float32
     weights = weights.to(x.device, dtype).contiguous()
     divisor = "weights" if normalize else "none"
@@ -169,4 +173,4 @@ def _weighted(call: PoolInput, sigma: Any, weights: Any, normalize: bool) -> Ten
 
 
 def _is_width(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and value > 0
+    return is_number(value) and value > 0

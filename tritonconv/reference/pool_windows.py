@@ -71,7 +71,8 @@ class Windows:
         return found.flatten(self.rank)
 
     def divisor(self, reduction: Reduction, weights: Tensor | None, like: Tensor) -> Tensor | None:
-        """What sums are divided by, of shape (*O) or one number; 1 instead of 0."""
+        """What sums are divided by, of shape (*O) or one number; infinity instead of 0, so that
+        both the result and its gradient are 0."""
         kind = reduction.divisor
         if kind == "none":
             return None
@@ -88,7 +89,7 @@ class Windows:
                 total = total * counted.to(like).view(shape)
         else:
             total = self.inside(like.device).sum(-1).to(like)
-        return torch.where(total == 0, 1, total)
+        return torch.where(total == 0, math.inf, total)
 
 
 def wide(tensor: Tensor) -> Tensor:

@@ -142,8 +142,8 @@ def max_pool(x: np.ndarray, windows: PoolWindows) -> tuple[np.ndarray, np.ndarra
 
     y[n, c, o] = max_t x[n, c, o s - lo + t d],   taps[n, c, o] = the first t that attains it
 
-    The first NaN of a window wins over everything. A window without an element gives -inf (of
-    integers the dtype's least) and tap 0.
+    The last NaN of a window wins over everything, as in PyTorch. A window without an element gives
+    -inf (of integers the dtype's least) and tap 0.
 
     x: (N, C, *I). Returns y (N, C, *O), float64, or x's dtype if that is an integer one, and the
     flat taps (N, C, *O), int64.
@@ -162,7 +162,7 @@ def max_pool(x: np.ndarray, windows: PoolWindows) -> tuple[np.ndarray, np.ndarra
         for seen, (tap, i) in enumerate(windows.taps_at(o)):
             value, best = x[(..., *i)], y[at]
             # The first element wins even as -inf: no tap outside the input is ever named.
-            better = (value > best) | (np.isnan(value) & ~np.isnan(best)) | (seen == 0)
+            better = (value > best) | np.isnan(value) | (seen == 0)
             y[at] = np.where(better, value, best)
             taps[at] = np.where(better, tap, taps[at])
     return y, taps
@@ -279,14 +279,16 @@ def weighted_pool(
     return y
 
 
-def gaussian_weights(kernel_size: tuple[int, ...], sigma: float | tuple[float, ...]) -> np.ndarray:
+def gaussian_weights(
+    kernel_size: tuple[int, ...], sigma: float | tuple[float, ...], dilation: tuple[int, ...] = ()
+) -> np.ndarray:
     """Weights that fall off with the distance from the window's centre.
 
-    w[t] = exp(-sum_axis (t_axis - (k_axis - 1) / 2)^2 / (2 sigma_axis^2))
+    w[t] = exp(-sum_axis (d_axis (t_axis - (k_axis - 1) / 2))^2 / (2 sigma_axis^2))
 
     They are not divided by their sum: the middle one of an odd kernel is 1, and weighted_pool
-    divides with normalize. sigma: standard deviation in taps, whatever the dilation; one for all
-    axes or one per axis. Returns kernel_size, float64.
+    divides with normalize. sigma: standard deviation in positions of the input; one for all axes or
+    one per axis. dilation: one per axis, default 1. Returns kernel_size, float64.
 
     Raises ValueError for a sigma that is not positive, or for a wrong number of them.
     """
@@ -295,7 +297,8 @@ def gaussian_weights(kernel_size: tuple[int, ...], sigma: float | tuple[float, .
         raise ValueError(f"sigma must be positive, one or {len(kernel_size)}, got {sigma}")
     w = np.zeros(kernel_size)
     for t in np.ndindex(*kernel_size):
-        distances = ((f - (k - 1) / 2) / s for f, k, s in zip(t, kernel_size, sigmas, strict=True))
+        axes = zip(t, kernel_size, sigmas, dilation or (1,) * len(t), strict=True)
+        distances = (d * (f - (k - 1) / 2) / s for f, k, s, d in axes)
         w[t] = math.exp(-sum(distance**2 for distance in distances) / 2)
     return w
 

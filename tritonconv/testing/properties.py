@@ -1,7 +1,7 @@
-"""What every convolution must satisfy, as assertions over any implementation.
+"""What every convolution and every pooling must satisfy, as assertions over any implementation.
 
-Each takes `conv(x, w) -> y`, a function of tensors, and raises AssertionError with the worst
-deviation. `tolerance` is relative to the largest magnitude that the sums could reach.
+Each takes `conv(x, w) -> y` or `pool(x) -> y`, functions of tensors, and raises AssertionError with
+the worst deviation. `tolerance` is relative to the largest magnitude that the sums could reach.
 """
 
 from collections.abc import Callable
@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 Conv = Callable[[Tensor, Tensor], Tensor]
+Pool = Callable[[Tensor], Tensor]
 
 
 def assert_linear(conv: Conv, x: Tensor, other: Tensor, w: Tensor, tolerance: float) -> None:
@@ -48,6 +49,51 @@ def assert_commutative(conv: Conv, x: Tensor, w: Tensor, tolerance: float) -> No
     Source: Goodfellow, Bengio, Courville, Deep Learning, equation 9.6.
     """
     _close(conv(w, x), conv(x, w), tolerance)
+
+
+def assert_commutes_with_monotone(pool: Pool, x: Tensor) -> None:
+    """max f(x) = f(max x) for f that never falls, exactly, wherever a window has an element: to
+    round is monotone too."""
+    y = pool(x)
+    some = y > float("-inf")
+    for f in (lambda x: 3 * x - 2, lambda x: x * x * x, lambda x: x.clamp(min=0)):
+        got, expected = pool(f(x))[some], f(y)[some]
+        assert torch.equal(got, expected), f"{got} is not {expected}"
+
+
+def assert_pool_linear(pool: Pool, x: Tensor, other: Tensor, tolerance: float) -> None:
+    """pool(a x + b x') = a pool(x) + b pool(x'), for a = 2, b = -3."""
+    _close(pool(2 * x - 3 * other), 2 * pool(x) - 3 * pool(other), tolerance)
+
+
+def assert_norm(pool: Pool, x: Tensor, other: Tensor, factor: float, tolerance: float) -> None:
+    """A norm a window: ||a x|| = |a| ||x||, ||x + x'|| <= ||x|| + ||x'||, and none is negative."""
+    y, other_y = pool(x), pool(other)
+    assert (y >= 0).all()
+    _close(pool(factor * x), abs(factor) * y, tolerance)
+    excess = pool(x + other) - (y + other_y) * (1 + tolerance)
+    assert (excess <= 0).all(), f"longer than the sum of both by {excess.max().item():.3g}"
+
+
+def assert_moves_by_strides(
+    pool: Pool, x: Tensor, stride: tuple[int, ...], tolerance: float = 0.0
+) -> None:
+    """Moving the image by a stride along every axis moves the result by one.
+
+    `pool` must have no padding: what is moved out of the image is cut off.
+    Source: Goodfellow, Bengio, Courville, Deep Learning, section 9.3.
+    """
+    moved = pool(x[(..., *(slice(s, None) for s in stride))])
+    _close(moved, pool(x)[(..., *[slice(1, None)] * len(stride))], tolerance)
+
+
+def changed_share(pool: Pool, x: Tensor) -> float:
+    """The share of results that change when the image moves by one element along its last axis.
+
+    Source: Goodfellow, Bengio, Courville, Deep Learning, section 9.3, figure 9.8.
+    """
+    before, after = pool(x[..., :-1]), pool(x[..., 1:])
+    return (before != after).double().mean().item()
 
 
 def _close(got: Tensor, expected: Tensor, tolerance: float) -> None:
