@@ -63,7 +63,8 @@ def problem_of(
         operands = PoolOperands(x, None, y)
     else:
         saved = None if reduction.kind == "sum" else y
-        operands = PoolOperands(x if reduction.kind == "lp" else None, y, saved, SHAPE)
+        x = x if reduction.kind == "lp" else None
+        operands = PoolOperands(x, y, saved, SHAPE, layout == "channels_last")
     return pool_problem(operands, reduction, arguments)
 
 
@@ -91,7 +92,7 @@ def main(target: str) -> None:
     flags = Flags(aligned=True, interpreting=False, multiprocessors=device.multiprocessors)
     for name, which, dtype, layout, windows in jobs():
         problem = problem_of(name, which, dtype, layout, windows)
-        table = default_configs(problem, which)
+        table = default_configs(problem, which, device)
         # All tiles of the commonest form, and the largest of the others.
         usual = dtype is DTYPES[0] and windows == "3x3" and name == "max"
         for config in table if usual else table[:1]:

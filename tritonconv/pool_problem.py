@@ -130,12 +130,14 @@ class PoolProblem:
 
 
 class PoolOperands(NamedTuple):
-    """The tensors of a call; `size` is the shape of x where that is to be computed."""
+    """The tensors of a call; `size` is the shape of x where that is to be computed, and
+    `channels_last` says that it has that memory format, whatever the others have."""
 
     x: torch.Tensor | None = None
     dy: torch.Tensor | None = None
     saved: torch.Tensor | None = None
     size: Sequence[int] | None = None
+    channels_last: bool = False
 
 
 # -- construction: the one place that refuses ------------------------------------------------
@@ -145,7 +147,7 @@ def pool_problem(
     operands: PoolOperands, reduction: Reduction, arguments: PoolArguments
 ) -> PoolProblem:
     """The problem of y from x, or of dx from dy. Raises ProblemError."""
-    x, dy, saved, size = operands
+    x, dy, saved, size, _ = operands
     name, first = ("input", x) if dy is None else ("grad_output", dy)
     if first is None:
         raise ProblemError("input: expected a tensor, got None")
@@ -265,14 +267,15 @@ def _lifted(
     shapes: tuple[tuple[int, ...], tuple[int, ...]],
     kernel: Sequence[int],
 ) -> PoolProblem:
-    x, dy, saved, _ = operands
+    x, dy, saved, _, channels_last = operands
     x_shape, y_shape = shapes
     rank = len(x_shape) - 2
     adaptive = bool(arguments.adaptive_size)
     tensors = [t for t in (x, dy, saved) if t is not None]
     # What forward reads decides the memory format of all that follows it.
     first = x if x is not None else saved if saved is not None else dy
-    channels_last = is_channels_last(first.shape, first.stride())  # type: ignore[union-attr]
+    if not channels_last:
+        channels_last = is_channels_last(first.shape, first.stride())  # type: ignore[union-attr]
 
     def strides(tensor: torch.Tensor | None, shape: tuple[int, ...]) -> tuple[int, ...]:
         found = dense_strides(shape, channels_last) if tensor is None else tensor.stride()

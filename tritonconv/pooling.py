@@ -84,18 +84,19 @@ def cover(problem: PoolProblem) -> tuple[int, ...]:
     return tuple(found)
 
 
-def default_configs(problem: PoolProblem, which: PoolPass) -> Sequence[Config]:
-    """The finite table that `default_config` chooses from: (positions x channels) or (1 x
-    elements) a program."""
+def default_configs(problem: PoolProblem, which: PoolPass, device: Device) -> Sequence[Config]:
+    """The finite table that `default_config` chooses from: positions x channels, of which a thread
+    takes a vector of eight, or 1 x elements."""
     if not channels_fast(problem, which):
         return [Config.of(4, 1, BLOCK_M=1, BLOCK_N=n) for n in (512, 256, 128)]
-    shapes = ((8, 128), (16, 64), (32, 32), (64, 16), (4, 128), (8, 64), (16, 32), (32, 16))
-    return [Config.of(4, 1, BLOCK_M=m, BLOCK_N=n) for m, n in shapes]
+    sizes = [(size // n, n) for size in (1024, 512) for n in (128, 64, 32, 16)]
+    warps = {m * n: max(m * n // (8 * device.warp_size), 1) for m, n in sizes}
+    return [Config.of(warps[m * n], 1, BLOCK_M=m, BLOCK_N=n) for m, n in sizes]
 
 
 def default_config(problem: PoolProblem, which: PoolPass, device: Device) -> Config:
     """As wide as the channels; the smaller tiles where the larger leave processors idle."""
-    table = default_configs(problem, which)
+    table = default_configs(problem, which, device)
     fitting = table
     if channels_fast(problem, which):
         widths = sorted({c["BLOCK_N"] for c in table})

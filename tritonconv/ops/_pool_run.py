@@ -50,7 +50,7 @@ class PoolCall(NamedTuple):
 
     def windows(self) -> Windows:
         """For torch's own functions."""
-        x, _, _, size = self.operands
+        x, _, _, size, _ = self.operands
         return Windows((x.shape if x is not None else size or ())[2:], self.arguments)
 
     def number(self) -> Tensor | float:
@@ -59,13 +59,14 @@ class PoolCall(NamedTuple):
 
     def run(self) -> tuple[Tensor, Tensor | None]:
         """`(result, taps or None)`. A problem met before costs this look-up and the work."""
-        x, dy, saved, size = self.operands
+        x, dy, saved, size, channels_last = self.operands
         tensors = (x, dy, saved, self.parameters)
         key = (
             self.which,
             self.reduction,
             *(None if t is None else (t.shape, t.stride(), t.dtype, t.device) for t in tensors),
             None if size is None else tuple(size),
+            channels_last,
             *(tuple(v) if isinstance(v, list) else v for v in self.arguments),
             tuple(t.data_ptr() % 16 == 0 for t in tensors if t is not None),
         )
@@ -106,7 +107,7 @@ class PoolCall(NamedTuple):
             first = call.first
             result = torch.empty_strided(shape, strides, dtype=first.dtype, device=first.device)
             taps = torch.empty_like(result, dtype=problem.tap_dtype) if saves else None
-            x, dy, saved, _ = call.operands
+            x, dy, saved, *_ = call.operands
             written = Slot.GRAD_INPUT if which is PoolPass.BACKWARD else Slot.OUTPUT
             kept = Slot.TAPS if call.reduction.kind == "max" else Slot.SAVED
             tensors = {
@@ -123,7 +124,7 @@ class PoolCall(NamedTuple):
 
     def composed(self, windows: Windows) -> tuple[Tensor, Tensor | None]:
         """The same by torch's own functions, all differentiable but the choice of taps."""
-        (x, dy, saved, _), reduction = self.operands, self.reduction
+        (x, dy, saved, *_), reduction = self.operands, self.reduction
         kind, backward = reduction.kind, self.which is PoolPass.BACKWARD
         if kind == "max" and not backward:
             with torch.no_grad():

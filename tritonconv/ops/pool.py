@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 from torch.autograd import Function
 
+from ..layout import is_channels_last
 from ..pool_problem import PoolArguments, PoolOperands, PoolPass, Reduction
 from ..reference import pool_windows
 from ..reference.pool_windows import Windows
@@ -27,13 +28,19 @@ TAIL = (
     "bool ceil_mode=False, SymInt[] adaptive_size=[]"
 )
 _SIZE = "SymInt[] input_size"
+# The gradient's memory format, where it does not show in what is left of x: one output a channel.
+_LAST = "bool channels_last=False"
 _SUM = "Tensor? weights, str divisor, float number"
 _NORM = "Tensor? exponents, float number"
 SCHEMAS = {
     "max_pool": f"max_pool(Tensor input, {TAIL}) -> (Tensor, Tensor)",
-    "max_pool_grad": f"max_pool_grad(Tensor grad_output, Tensor taps, {_SIZE}, {TAIL}) -> Tensor",
+    "max_pool_grad": (
+        f"max_pool_grad(Tensor grad_output, Tensor taps, {_SIZE}, {TAIL}, {_LAST}) -> Tensor"
+    ),
     "sum_pool": f"sum_pool(Tensor input, {_SUM}, {TAIL}) -> Tensor",
-    "sum_pool_grad": f"sum_pool_grad(Tensor grad_output, {_SIZE}, {_SUM}, {TAIL}) -> Tensor",
+    "sum_pool_grad": (
+        f"sum_pool_grad(Tensor grad_output, {_SIZE}, {_SUM}, {TAIL}, {_LAST}) -> Tensor"
+    ),
     "lp_pool": f"lp_pool(Tensor input, {_NORM}, {TAIL}) -> Tensor",
     "lp_pool_log": f"lp_pool_log(Tensor input, Tensor output, {_NORM}, {TAIL}) -> Tensor",
     "lp_pool_grad": (
@@ -61,8 +68,9 @@ def _max(x: Tensor, *window: Any) -> PoolCall:
 
 
 def _max_grad(dy: Tensor, taps: Tensor, size: Any, *window: Any) -> PoolCall:
-    operands = PoolOperands(None, dy, taps, size)
-    return PoolCall(PoolPass.BACKWARD, Reduction("max"), operands, None, PoolArguments(*window))
+    operands = PoolOperands(None, dy, taps, size, *window[6:])
+    arguments = PoolArguments(*window[:6])
+    return PoolCall(PoolPass.BACKWARD, Reduction("max"), operands, None, arguments)
 
 
 def _sum(x: Tensor, weights: Tensor | None, divisor: str, number: float, *window: Any) -> PoolCall:
@@ -74,8 +82,9 @@ def _sum_grad(
     dy: Tensor, size: Any, weights: Tensor | None, divisor: str, number: float, *window: Any
 ) -> PoolCall:
     reduction = Reduction("sum", divisor, weights is not None, number)
-    operands = PoolOperands(None, dy, None, size)
-    return PoolCall(PoolPass.BACKWARD, reduction, operands, weights, PoolArguments(*window))
+    operands = PoolOperands(None, dy, None, size, *window[6:])
+    arguments = PoolArguments(*window[:6])
+    return PoolCall(PoolPass.BACKWARD, reduction, operands, weights, arguments)
 
 
 def _lp(x: Tensor, exponents: Tensor | None, number: float, *window: Any) -> PoolCall:
@@ -174,7 +183,8 @@ def _correlation(windows: Windows, x: Tensor, dy: Tensor) -> Tensor:
 def _max_backward(ctx: Any, dy: Tensor | None, _: Any) -> tuple[Any, ...]:
     (taps,) = ctx.saved_tensors
     _, *window = ctx.inputs
-    dx = None if dy is None else max_pool_grad(dy, taps, ctx.shape, *window)
+    arguments = (*PoolArguments(*window), ctx.channels_last)
+    dx = None if dy is None else max_pool_grad(dy, taps, ctx.shape, *arguments)
     return dx, *[None] * len(window)
 
 
@@ -194,7 +204,8 @@ def _sum_backward(ctx: Any, dy: Tensor) -> tuple[Any, ...]:
             call = _sum(dy.new_empty(ctx.shape, device="meta"), weights, divisor, number, *window)
             total = call.windows().divisor(call.reduction, weights, pool_windows.wide(dy))
             dz, own = (pool_windows.wide(dy) / total).to(dy.dtype), "none"  # type: ignore[operator]
-        dx = sum_pool_grad(dz, ctx.shape, weights, own, number, *window)
+        arguments = (*PoolArguments(*window), ctx.channels_last)
+        dx = sum_pool_grad(dz, ctx.shape, weights, own, number, *arguments)
     if ctx.needs_input_grad[1]:
         dw = weights_gradient(_sum(x, weights, divisor, number, *window), x, dy)
     return dx, dw, *[None] * (len(ctx.inputs) - 2)
@@ -205,9 +216,9 @@ def _sum_grad_backward(ctx: Any, ddx: Tensor) -> tuple[Any, ...]:
     _, _, _, divisor, number, *window = ctx.inputs
     ddy = dw = None
     if ctx.needs_input_grad[0]:
-        ddy = sum_pool(ddx, weights, divisor, number, *window)
+        ddy = sum_pool(ddx, weights, divisor, number, *window[:6])
     if ctx.needs_input_grad[2]:
-        dw = weights_gradient(_sum(ddx, weights, divisor, number, *window), ddx, dy)
+        dw = weights_gradient(_sum(ddx, weights, divisor, number, *window[:6]), ddx, dy)
     return ddy, None, dw, *[None] * (len(ctx.inputs) - 3)
 
 
@@ -276,6 +287,7 @@ def _function(name: str) -> Any:
             saved = (None, inputs[2])
         ctx.save_for_backward(*saved)
         ctx.shape = inputs[0].shape
+        ctx.channels_last = is_channels_last(inputs[0].shape, inputs[0].stride())
         ctx.inputs = [None if isinstance(v, Tensor) else v for v in inputs]
         if name == "max_pool":
             ctx.mark_non_differentiable(result[1])
