@@ -51,17 +51,20 @@ class Call(NamedTuple):
 
 
 Function = TypeVar("Function", bound=Callable[..., Any])
-_HASHED_BY_VALUE = frozenset((int, str, type(None)))
+_HASHED_BY_VALUE = frozenset((bool, int, str, type(None)))
 
 
 def remembered(function: Function) -> Function:
     """`function` of shapes and options, without side effects, its results kept by its arguments.
 
-    Checking and expanding them costs more than a small convolution. Options are looked up only if
-    equal ones mean the same (1 == 1.0 == True, but only the first is a stride); sizes that are
-    symbols cannot be looked up, and while a compiler traces nothing is.
+    Checking and expanding them costs more than a small convolution. Options are looked up with
+    their types, for 1 == 1.0 == True, but only the first is a stride; inside a tuple only ints are.
+    Sizes that are symbols cannot be looked up, and while a compiler traces nothing is.
     """
-    kept = functools.lru_cache(maxsize=4096)(function)
+
+    @functools.lru_cache(maxsize=4096, typed=True)
+    def kept(kind: Kind, rank: int, shapes: tuple[Any, ...], *options: Any) -> Any:
+        return function(kind, rank, shapes, options)
 
     @functools.wraps(function)
     def call(kind: Kind, rank: int, shapes: tuple[Any, ...], options: tuple[Any, ...]) -> Any:
@@ -71,7 +74,7 @@ def remembered(function: Function) -> Function:
             hash(shapes)
         except TypeError:
             return function(kind, rank, shapes, options)
-        return kept(kind, rank, shapes, options)
+        return kept(kind, rank, shapes, *options)
 
     return call  # type: ignore[return-value]
 

@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional as T
 
 from ..errors import ProblemError
 from ..ops.entry import is_shortcut
@@ -228,9 +229,8 @@ def avg_pool3d(
     return _avg(call, count_include_pad, divisor_override)
 
 
-_aten = torch.ops.aten
 _MAX: dict[int, Any] = {3: torch.max_pool1d, 4: torch.max_pool2d, 5: torch.max_pool3d}
-_AVG: dict[int, Any] = {3: _aten.avg_pool1d, 4: _aten.avg_pool2d, 5: _aten.avg_pool3d}
+_AVG: dict[int, Any] = {3: T.avg_pool1d, 4: T.avg_pool2d, 5: T.avg_pool3d}
 
 
 def _max(call: PoolInput, return_indices: bool) -> Any:

@@ -124,28 +124,29 @@ class PoolCall(NamedTuple):
 
     def composed(self, windows: Windows) -> tuple[Tensor, Tensor | None]:
         """The same by torch's own functions, all differentiable but the choice of taps."""
-        (x, dy, saved, *_), reduction = self.operands, self.reduction
+        x, dy, saved, *_ = cast("tuple[Any, ...]", self.operands)  # there are those of its kind
+        reduction = self.reduction
         kind, backward = reduction.kind, self.which is PoolPass.BACKWARD
         if kind == "max" and not backward:
             with torch.no_grad():
-                y, taps = pool_windows.max_pool(x, windows)  # type: ignore[arg-type]
+                y, taps = pool_windows.max_pool(x, windows)
             if torch.is_grad_enabled():
                 # A window without elements has no tap to read.
-                read = pool_windows.max_pool_at(x, taps, windows)  # type: ignore[arg-type]
+                read = pool_windows.max_pool_at(x, taps, windows)
                 empty = ~windows.inside(y.device).any(-1)
                 y = torch.where(empty, y, read)
             return y, taps.to(tap_dtype(windows))
         if kind == "max":
-            return pool_windows.max_pool_gradient(dy, saved, windows), None  # type: ignore[arg-type]
+            return pool_windows.max_pool_gradient(dy, saved, windows), None
         if kind == "sum":
             sums = pool_windows.sum_pool_gradient if backward else pool_windows.sum_pool
             return sums(self.first, self.parameters, windows, reduction), None
         number = self.number()
         if backward:
-            return pool_windows.lp_pool_gradient(dy, x, saved, number, windows), None  # type: ignore[arg-type]
+            return pool_windows.lp_pool_gradient(dy, x, saved, number, windows), None
         if self.which is PoolPass.LOG:
-            return pool_windows.lp_pool_log(x, saved, number, windows), None  # type: ignore[arg-type]
-        return pool_windows.lp_pool(x, number, windows), None  # type: ignore[arg-type]
+            return pool_windows.lp_pool_log(x, saved, number, windows), None
+        return pool_windows.lp_pool(x, number, windows), None
 
 
 CALLS: BoundedCache[Callable[[PoolCall], tuple[Tensor, Tensor | None]]] = BoundedCache()
