@@ -1,7 +1,7 @@
 """The body of every pooling op: find the plan of the call, then run it on the call's tensors."""
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor
