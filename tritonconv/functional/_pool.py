@@ -65,7 +65,11 @@ def prepare_adaptive(name: str, rank: int, input: Any, output_size: Any) -> Pool
             f"the input's), got {output_size!r}"
         )
     wanted = [n if o is None else o for n, o in zip(sizes, asked, strict=True)]
-    none = [0] * rank
+    none, ones = [0] * rank, [1] * rank
+    if min(sizes) > 0 and all(n % o == 0 for n, o in zip(sizes, wanted, strict=True)):
+        # Windows of one length: the plain form of them needs no division.
+        kernel = [n // o for n, o in zip(sizes, wanted, strict=True)]
+        return PoolInput(input, PoolArguments(kernel, kernel, none * 2, ones), single)
     return PoolInput(input, PoolArguments(none, none, none * 2, none, False, tuple(wanted)), single)
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch._C._functorch import peek_interpreter_stack  # type: ignore
 
 from ..pool_problem import PoolArguments, Reduction, windows_of
 
@@ -22,6 +23,16 @@ class Windows:
         self.kernel, self.sizes = windows_of(input_size, arguments)
         self.rank = len(self.sizes)
         self.axes = [self._axis(axis) for axis in range(self.rank)]
+        # Whether every tap is an element, and whether windows meet without overlap or gap.
+        self.full = not arguments.adaptive_size and all(map(self._within, range(self.rank)))
+        undilated = all(d == 1 for d in arguments.dilation)
+        self.tiles = self.full and undilated and list(arguments.stride) == list(self.kernel)
+
+    def _within(self, axis: int) -> bool:
+        """Whether no tap lies beyond the border of an axis."""
+        stride, dilation = self.arguments.stride[axis], self.arguments.dilation[axis]
+        last = (self.sizes[axis] - 1) * stride + (self.kernel[axis] - 1) * dilation
+        return self.arguments.padding[2 * axis] == 0 and last < self.input_size[axis]
 
     def _axis(self, axis: int) -> tuple[Tensor, Tensor, Tensor]:
         """`(positions (O, F), which of them are elements, how many taps an average counts)`."""
@@ -41,8 +52,12 @@ class Windows:
     def gather(self, x: Tensor) -> Tensor:
         """(N, C, *I) to (N, C, *O, taps); beyond the border stands some element."""
         for axis, (positions, _, _) in enumerate(self.axes):
-            index = positions.flatten().to(x.device)
-            x = x.index_select(2 + 2 * axis, index).unflatten(2 + 2 * axis, positions.shape)
+            at = 2 + 2 * axis
+            if self.tiles:  # no copy
+                x = x.narrow(at, 0, positions.numel()).unflatten(at, positions.shape)
+            else:
+                index = positions.flatten().to(x.device)
+                x = x.index_select(at, index).unflatten(at, positions.shape)
         order = [0, 1, *range(2, 2 + 2 * self.rank, 2), *range(3, 2 + 2 * self.rank, 2)]
         return x.permute(order).flatten(2 + self.rank)
 
@@ -55,6 +70,10 @@ class Windows:
         for axis in reversed(range(self.rank)):
             at = 2 + 2 * axis
             g = g.flatten(at, at + 1)
+            if self.tiles:
+                rest = self.input_size[axis] - g.shape[at]
+                g = torch.nn.functional.pad(g, [0, 0] * (g.dim() - 1 - at) + [0, rest])
+                continue
             shape = list(g.shape)
             shape[at] = self.input_size[axis]
             index = self.axes[axis][0].flatten().to(g.device)
@@ -91,6 +110,13 @@ class Windows:
             total = self.inside(like.device).sum(-1).to(like)
         return torch.where(total == 0, math.inf, total)
 
+    def elements(self, x: Tensor, otherwise: float = 0) -> Tensor:
+        """(N, C, *O, taps): `gather`, with `otherwise` beyond the border."""
+        gathered = self.gather(x)
+        if self.full:
+            return gathered
+        return torch.where(self.inside(x.device), gathered, x.new_tensor(otherwise))
+
 
 def wide(tensor: Tensor) -> Tensor:
     """In the dtype of sums: float32 for 16-bit numbers."""
@@ -99,15 +125,18 @@ def wide(tensor: Tensor) -> Tensor:
 
 def max_pool(x: Tensor, windows: Windows) -> tuple[Tensor, Tensor]:
     """`(y, taps)`, taps int64: a NaN wins, the last of them, and of equals the first."""
-    inside = windows.inside(x.device)
     lowest = float("-inf") if x.is_floating_point() else torch.iinfo(x.dtype).min
-    gathered = torch.where(inside, windows.gather(x), torch.tensor(lowest, dtype=x.dtype))
-    y = gathered.amax(-1)
-    wins = inside & ((gathered == y.unsqueeze(-1)) | gathered.isnan())
-    number = torch.arange(wins.shape[-1], device=x.device)
-    first = wins.to(torch.uint8).argmax(-1)
-    last = torch.where(gathered.isnan(), number, -1).amax(-1)
-    return y, torch.where(last >= 0, last, first)
+    gathered = windows.elements(x, lowest)
+    y, taps = gathered.max(-1)
+    if not windows.full:  # what stands beyond the border is no element, even where it is largest
+        first = windows.inside(x.device).to(torch.uint8).argmax(-1)
+        taps = torch.where(y == lowest, first, taps)
+    # A transform does not let its numbers be looked at.
+    if peek_interpreter_stack() is not None or bool(y.isnan().any()):
+        number = torch.arange(gathered.shape[-1], device=x.device)
+        last = torch.where(gathered.isnan(), number, -1).amax(-1)
+        taps = torch.where(last >= 0, last, taps)
+    return y, taps
 
 
 def max_pool_gradient(dy: Tensor, taps: Tensor, windows: Windows) -> Tensor:
@@ -119,8 +148,7 @@ def max_pool_gradient(dy: Tensor, taps: Tensor, windows: Windows) -> Tensor:
 
 def max_pool_at(x: Tensor, taps: Tensor, windows: Windows) -> Tensor:
     """x at the taps that won: the adjoint of `max_pool_gradient`."""
-    gathered = torch.where(windows.inside(x.device), windows.gather(x), 0)
-    return gathered.gather(-1, taps.long().unsqueeze(-1)).squeeze(-1)
+    return windows.elements(x).gather(-1, taps.long().unsqueeze(-1)).squeeze(-1)
 
 
 def max_indices(taps: Tensor, windows: Windows) -> Tensor:
@@ -142,12 +170,32 @@ def max_indices(taps: Tensor, windows: Windows) -> Tensor:
 
 def sum_pool(x: Tensor, weights: Tensor | None, windows: Windows, reduction: Reduction) -> Tensor:
     """y, weighted and divided as the reduction says."""
-    gathered = torch.where(windows.inside(x.device), windows.gather(wide(x)), 0)
-    if weights is not None:
-        gathered = gathered * weights.flatten().to(gathered.dtype)
-    y = gathered.sum(-1)
+    y = _sums(wide(x), weights, windows)
     divisor = windows.divisor(reduction, weights, y)
     return (y if divisor is None else y / divisor).to(x.dtype)
+
+
+def _sums(x: Tensor, weights: Tensor | None, windows: Windows) -> Tensor:
+    """The weighted sum of each window's elements."""
+    arguments = windows.arguments
+    if windows.tiles or arguments.adaptive_size or 0 in x.shape:
+        gathered = windows.elements(x)
+        return (gathered if weights is None else gathered * weights.flatten().to(x.dtype)).sum(-1)
+    # Overlapping windows are a convolution of each channel with one filter.
+    ends = []
+    for axis in range(windows.rank):
+        low, stride = arguments.padding[2 * axis], arguments.stride[axis]
+        reach = arguments.dilation[axis] * (windows.kernel[axis] - 1) + 1
+        last = (windows.sizes[axis] - 1) * stride + reach
+        ends = [low, last - windows.input_size[axis] - low, *ends]
+    one = x.new_ones(windows.kernel) if weights is None else weights.to(x.dtype)
+    flat = torch.nn.functional.pad(x, ends).flatten(0, 1).unsqueeze(1)
+    conv = _CONV[windows.rank]
+    y = conv(flat, one[None, None], None, arguments.stride, 0, arguments.dilation)
+    return y.view(*x.shape[:2], *windows.sizes)
+
+
+_CONV: dict[int, Any] = {1: torch.conv1d, 2: torch.conv2d, 3: torch.conv3d}
 
 
 def sum_pool_gradient(
@@ -164,7 +212,7 @@ def sum_pool_gradient(
 def lp_pool(x: Tensor, norm: Tensor | float, windows: Windows) -> Tensor:
     """y = (sum |x|**p)**(1/p), in units of the window's largest element; the unit is constant to
     autograd, of which y does not depend."""
-    size = torch.where(windows.inside(x.device), windows.gather(wide(x)).abs(), 0)
+    size = windows.elements(wide(x)).abs()
     norm = exponents(norm, size)
     largest = size.detach().amax(-1)
     ordinary = (largest > 0) & largest.isfinite()
@@ -193,7 +241,7 @@ def lp_pool_gradient(
 
 def lp_pool_log(x: Tensor, y: Tensor, norm: Tensor | float, windows: Windows) -> Tensor:
     """sum over taps of v**p * log(v), v = |x| / y: dy/dp = y/p times that."""
-    size = torch.where(windows.inside(x.device), windows.gather(wide(x)).abs(), 0)
+    size = windows.elements(wide(x)).abs()
     unit = wide(y).unsqueeze(-1)
     part = size / torch.where(unit > 0, unit, 1)
     norm = exponents(norm, part).unsqueeze(-1)
