@@ -241,6 +241,15 @@ def kernels_of(call, *arguments):
     return [launch.kernel.__name__ for launch in launches]
 
 
+def test_explain_shows_the_one_kernel_or_says_why_there_are_two():
+    shapes = (2, 8, 6, 7), (8, 1, 3, 3), 4
+    one = tritonconv.explain(OP, *tensors_of(*shapes, torch.bfloat16), *rest_of(2))
+    assert [plan.variant for plan in one.plans] == [KERNEL]
+    two = tritonconv.explain(OP, *tensors_of(*shapes, torch.bfloat16, "contiguous"), *rest_of(2))
+    name, reason = two.plans[0].rejected[0]
+    assert len(two.plans) == 2 and name == KERNEL and "value by value" in reason
+
+
 def test_one_launch_or_two_convolutions():
     shapes = (2, 8, 6, 7), (8, 1, 3, 3), 4
     tensors = tensors_of(*shapes, torch.bfloat16)

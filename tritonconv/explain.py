@@ -8,7 +8,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from .launch import Plan
-from .ops import conv, conv_pool, fused, pool
+from .ops import conv, conv_pool, fused, pool, separable
 from .ops._run import plan_call
 from .pool_problem import PoolPass, PoolProblem
 from .problem import ConvArguments, ConvProblem, Pass
@@ -64,6 +64,11 @@ class _Recorder(TorchDispatchMode):
             return self._pool(pool.CALLS[name](*args, **keywords))
         if name == "conv_pool":
             return self._conv_pool(conv_pool.ConvPoolCall.of(*args))
+        if name == "depthwise_separable":
+            plan, _ = separable.plan_call(*separable.complete(*args))
+            assert plan is not None, "two convolutions are explained as such"
+            self._record(plan)
+            return _like_result(plan, Pass.FPROP, args[0])
         if name in _LINEAR:
             which, (a, b, extra, *rest) = _LINEAR[name], args
             extras, fields = None, ConvArguments(*rest, **keywords)
@@ -73,29 +78,30 @@ class _Recorder(TorchDispatchMode):
             fields = ConvArguments(*rest)
         plan = plan_call(which, a, b, extra, fields, extras)
         self._record(plan)
-        shape, strides = plan.problem.result_shape(which), plan.problem.result_strides(which)
-        result = a.new_empty_strided(shape, strides)
+        result = _like_result(plan, which, a)
         if extras is None:
             return result
         return result, torch.empty_like(result) if extras.keep_pre else a.new_empty(0)
 
     def _conv_pool(self, call: conv_pool.ConvPoolCall) -> Any:
         plan, _ = call.plan()
-        if plan is None:  # the dispatcher sends that to its two stages
-            raise AssertionError("conv_pool is explained by its stages")
+        assert plan is not None, "two stages are explained as such"
         self._record(plan)
-        shape, strides = call.result()
-        y = call.x.new_empty_strided(shape, strides)
+        y = call.x.new_empty_strided(*call.result())
         return y, torch.zeros_like(y, dtype=torch.uint8)
 
     def _pool(self, call: pool.PoolCall) -> Any:
         plan = call.plan()
         self._record(plan)
-        shape = plan.problem.result_shape(call.which)
-        result = call.first.new_empty_strided(shape, plan.problem.result_strides(call.which))
+        result = _like_result(plan, call.which, call.first)
         if call.reduction.kind != "max" or call.which is PoolPass.BACKWARD:
             return result
         return result, torch.zeros_like(result, dtype=plan.problem.tap_dtype)
+
+
+def _like_result(plan: Plan, which: Any, like: torch.Tensor) -> torch.Tensor:
+    shape, strides = plan.problem.result_shape(which), plan.problem.result_strides(which)
+    return like.new_empty_strided(shape, strides)
 
 
 def _lines(plan: Plan) -> str:

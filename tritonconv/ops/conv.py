@@ -19,6 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.autograd import Function
+from torch.utils._python_dispatch import _get_current_dispatch_mode
 
 from ..launch import interpreting
 from ..problem import ConvArguments, Pass
@@ -236,6 +237,13 @@ def is_plain(*operands: Any) -> bool:
         elif isinstance(operand, Tensor):
             return False
     return True
+
+
+def explainer() -> Any:
+    """The recorder of `explain`, if it watches this call. An op of several stages tells it with
+    `declined` why it is not one kernel."""
+    mode = _get_current_dispatch_mode()
+    return mode if type(mode).__module__ == "tritonconv.explain" else None
 
 
 _PLAIN = frozenset((Tensor, torch.nn.Parameter))

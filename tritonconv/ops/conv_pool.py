@@ -16,7 +16,6 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 from torch.autograd import Function
-from torch.utils._python_dispatch import _get_current_dispatch_mode
 
 from ..conv_pool import (
     NAME,
@@ -36,7 +35,7 @@ from ..pool_problem import PoolArguments, windows_of
 from ..problem import ConvArguments, Pass
 from ..reference.epilogue import activation_gradient, bias_gradient
 from ._run import _key_of
-from .conv import AUTOCAST, conv_dgrad, conv_wgrad, is_plain, library
+from .conv import AUTOCAST, conv_dgrad, conv_wgrad, explainer, is_plain, library
 from .entry import convolve, is_shortcut
 from .pool import lp_pool, max_pool, max_pool_grad, sum_pool
 
@@ -291,23 +290,18 @@ def _below_autograd(*inputs: Any) -> tuple[Tensor, Tensor]:
 
 def _autograd(*inputs: Any) -> tuple[Tensor, Tensor]:
     call = ConvPoolCall.of(*inputs)
-    mode = _explained()
-    if (mode or is_plain(*inputs[:3])) and not call.keep_taps:
-        plan, reason = call.plan() if mode else call.known_plan()
+    watcher = explainer()
+    if watcher is not None:
+        plan, reason = call.plan()
         if plan is None:
-            # Two ops record their own gradients, and keep what lies between them.
-            if mode:
-                mode.declined(NAME, reason)
+            watcher.declined(NAME, reason)
             return call.stages(), _no_taps(call.x)
+    elif is_plain(*inputs[:3]) and not call.keep_taps and call.known_plan()[0] is None:
+        # Two ops record their own gradients, and keep what lies between them.
+        return call.stages(), _no_taps(call.x)
     if torch.is_grad_enabled() and torch._C._any_requires_grad(*inputs[:3]):
         return _ConvPool.apply(*inputs)
     return _below_autograd(*inputs)
-
-
-def _explained() -> Any:
-    """The recorder of `explain`, if it watches this call."""
-    mode = _get_current_dispatch_mode()
-    return mode if type(mode).__module__ == "tritonconv.explain" else None
 
 
 def _transformed(*inputs: Any) -> tuple[Tensor, Tensor]:

@@ -14,7 +14,6 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.autograd import Function
-from torch.utils._python_dispatch import _get_current_dispatch_mode
 
 from ..launch import Plan, Slot, interpreting
 from ..planning import BoundedCache, device_of
@@ -22,6 +21,7 @@ from ..problem import Pass
 from ..reference.epilogue import bias_gradient
 from ..separable import (
     DEPTHWISE_WEIGHT,
+    NAME,
     declines,
     fused_plan,
     separable_problem,
@@ -29,7 +29,7 @@ from ..separable import (
     two_arguments,
 )
 from ._run import _key_of, run
-from .conv import AUTOCAST, conv, conv_dgrad, conv_wgrad, is_plain, library
+from .conv import AUTOCAST, conv, conv_dgrad, conv_wgrad, explainer, is_plain, library
 from .entry import convolve
 
 SCHEMAS = {
@@ -42,8 +42,8 @@ SCHEMAS = {
 library.define(SCHEMAS["depthwise_separable"], tags=(torch.Tag.pt2_compliant_tag,))
 _op = torch.ops.tritonconv.depthwise_separable.default
 
-# The fused plan of a call, or None where the two convolutions run.
-_PLANS: BoundedCache[tuple[Plan | None]] = BoundedCache()
+# The fused plan of a call, or None and the reason why the two convolutions run.
+_PLANS: BoundedCache[tuple[Plan | None, str]] = BoundedCache()
 
 
 def depthwise_separable(
@@ -68,17 +68,19 @@ def depthwise_separable(
 
 def plan_call(
     x: Tensor, depthwise: Tensor, pointwise: Tensor, bias: Tensor | None, *rest: Any
-) -> Plan | None:
-    """The plan of one launch, or None where two convolutions serve better. Checks the arguments."""
+) -> tuple[Plan | None, str]:
+    """The plan of one launch, or None and why two convolutions serve better. Checks the
+    arguments."""
     problem = separable_problem(x, depthwise, pointwise, bias, *rest)
-    if (x.is_cpu and not interpreting()) or supports(problem) is not None:
-        return None
+    if x.is_cpu and not interpreting():
+        return None, "the tensors are on the CPU, and TRITON_INTERPRET is not set"
     device = device_of(x.device.type, x.device.index)
-    if declines(problem, device) is not None:
-        return None
+    refused = supports(problem) or declines(problem, device)
+    if refused is not None:
+        return None, refused
     operands = (x, depthwise, pointwise, bias)
     aligned = all(t.data_ptr() % 16 == 0 for t in operands if t is not None)
-    return fused_plan(problem, device, aligned=aligned)
+    return fused_plan(problem, device, aligned=aligned), ""
 
 
 def _plan(*inputs: Any) -> Plan | None:
@@ -94,9 +96,7 @@ def _plan(*inputs: Any) -> Plan | None:
         tuple(t.data_ptr() % 16 == 0 for t in operands if t is not None),
     )
     found = _PLANS.get(key)
-    if found is None:
-        found = _PLANS.add(key, lambda: (plan_call(*inputs),))
-    return found[0]
+    return (_PLANS.add(key, lambda: plan_call(*inputs)) if found is None else found)[0]
 
 
 def _run_plan(plan: Plan, *inputs: Any) -> Tensor:
@@ -167,7 +167,7 @@ class _Separable(Function):
 
 
 def _backend(*inputs: Any) -> Tensor:
-    inputs = _complete(*inputs)
+    inputs = complete(*inputs)
     plan = _plan(*inputs)
     if plan is None:
         return _two_steps(lambda *step: run(Pass.FPROP, *step), *inputs)
@@ -182,8 +182,14 @@ def _below_autograd(*inputs: Any) -> Tensor:
 
 
 def _autograd(*inputs: Any) -> Tensor:
-    inputs = _complete(*inputs)
-    if _is_explained() or (is_plain(*inputs[:4]) and _plan(*inputs) is None):
+    inputs = complete(*inputs)
+    watcher = explainer()
+    if watcher is not None:
+        plan, reason = plan_call(*inputs)
+        if plan is None:
+            watcher.declined(NAME, reason)
+            return _two_steps(conv, *inputs)
+    elif is_plain(*inputs[:4]) and _plan(*inputs) is None:
         # Two ops record their own gradients, and keep what lies between them.
         return _two_steps(conv, *inputs)
     if torch.is_grad_enabled() and torch._C._any_requires_grad(*inputs[:4]):
@@ -191,22 +197,17 @@ def _autograd(*inputs: Any) -> Tensor:
     return _below_autograd(*inputs)
 
 
-def _is_explained() -> bool:
-    """Whether `explain` records the call: it knows the linear ops, and is shown those."""
-    return type(_get_current_dispatch_mode()).__module__ == "tritonconv.explain"
-
-
 def _transformed(*inputs: Any) -> Tensor:
-    return _two_steps(conv, *_complete(*inputs))
+    return _two_steps(conv, *complete(*inputs))
 
 
 def _fake(*inputs: Any) -> Tensor:
-    problem = separable_problem(*_complete(*inputs)).pointwise
+    problem = separable_problem(*complete(*inputs)).pointwise
     shape, strides = problem.result_shape(Pass.FPROP), problem.result_strides(Pass.FPROP)
     return inputs[0].new_empty_strided(shape, strides)
 
 
-def _complete(*inputs: Any) -> tuple[Any, ...]:
+def complete(*inputs: Any) -> tuple[Any, ...]:
     """The arguments with the defaults that the dispatcher drops."""
     return (*inputs, *(False, "zeros")[len(inputs) - 7 :])
 
