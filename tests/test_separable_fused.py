@@ -247,7 +247,8 @@ def test_explain_shows_the_one_kernel_or_says_why_there_are_two():
     assert [plan.variant for plan in one.plans] == [KERNEL]
     two = tritonconv.explain(OP, *tensors_of(*shapes, torch.bfloat16, "contiguous"), *rest_of(2))
     name, reason = two.plans[0].rejected[0]
-    assert len(two.plans) == 2 and name == KERNEL and "value by value" in reason
+    assert name == KERNEL and "value by value" in reason
+    assert [plan.problem.out_channels for plan in two.plans] == [8, 4]
 
 
 def test_one_launch_or_two_convolutions():
@@ -437,13 +438,6 @@ def test_the_entry_composes_what_the_kernel_does_not_end_with(aten):
     ):
         got = separable.depthwise_separable(*tensors, e, name, *rest_of(2))
         torch.testing.assert_close(got, want, rtol=1e-12, atol=1e-12)
-
-
-@pytest.mark.parametrize("layout", ["channels_last", "contiguous"])
-def test_explain_shows_the_two_convolutions(layout):
-    tensors = tensors_of((1, 8, 4, 4), (8, 1, 3, 3), 4, layout=layout)
-    found = tritonconv.explain(OP, *tensors, *rest_of(2))
-    assert [plan.problem.out_channels for plan in found.plans] == [8, 4]
 
 
 REFUSED = {
