@@ -24,5 +24,5 @@ LAUNCHES = {
     "test_norm_pooling": 80,
     "test_docs": 50,
     "test_errors": 100,
-    "test_demo": 40,
+    "test_demo": 60,
 }
