@@ -130,11 +130,10 @@ def test_the_layers_own_winners_decide(aten_path, seeded):
         net.filters.weight.zero_()
         net.filters.bias.copy_(torch.tensor([1.0, -1.0, 0.0, 2.0]))
     assert all(row.passed for row in deviations.measure(net, images, labels))
-    x = images[:1]
-    y = net.filters(x)
-    y.grad = torch.ones_like(y)
-    dz = deviations._at_winners(net.filters, x, y)
-    assert dz.sum((0, 2, 3)).tolist() == [16, 0, 0, 16]
+    call, *_ = deviations._step(net, images, labels)
+    call.y.grad.fill_(1)
+    dz = deviations._at_winners(call)
+    assert dz.sum((0, 2, 3)).tolist() == [32, 0, 0, 32]
     assert (dz[:, 0, ::2, ::2] == 1).all()
 
 

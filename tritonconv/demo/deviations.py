@@ -17,7 +17,7 @@ from contextlib import nullcontext
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -89,26 +89,40 @@ def measure(
     """
     net = net.to(dtype).eval()
     net.zero_grad()
-    calls = _step(net, images.to(dtype), labels)
     return [
-        _deviation(name, result, _plan(layer, x, y, result), computed, exact)
-        for name, layer, x, y in calls
-        for result, computed, exact in _results(layer, x, y)
+        _deviation(call.name, result, _plan(call, result), computed, exact)
+        for call in _step(net, images.to(dtype), labels)
+        for result, computed, exact in _results(call)
     ]
 
 
-def _step(
-    net: nn.Module, images: Tensor, labels: Tensor
-) -> list[tuple[str, digits.Conv, Tensor, Tensor]]:
-    """One forward and backward; each convolution with its x and y, which keep their gradients."""
-    calls: list[tuple[str, digits.Conv, Tensor, Tensor]] = []
+class Call(NamedTuple):
+    """One call of a layer: its x and y, which keep their gradients, and of a `digits.ConvPool` the
+    number of each window's winner, which it keeps for its gradient."""
+
+    name: str
+    layer: digits.Conv
+    x: Tensor
+    y: Tensor
+    winners: Tensor | None
+
+
+def _step(net: nn.Module, images: Tensor, labels: Tensor) -> list[Call]:
+    """One forward and backward; every convolution's call."""
+    calls: list[Call] = []
+    winners: list[Tensor] = []
+
+    def keep(saved: Tensor) -> Tensor:
+        if saved.dtype == torch.uint8:
+            winners.append(saved)
+        return saved.detach()
 
     def record(name: str) -> Any:
         def hook(layer: Any, inputs: tuple[Tensor], y: Tensor) -> None:
             (x,) = inputs
             x.retain_grad()
             y.retain_grad()
-            calls.append((name, layer, x, y))
+            calls.append(Call(name, layer, x, y, winners.pop() if winners else None))
 
         return hook
 
@@ -118,7 +132,8 @@ def _step(
         if isinstance(layer, digits.Conv)
     ]
     try:
-        scores = net(images.detach().requires_grad_())
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda saved: saved):
+            scores = net(images.detach().requires_grad_())
         loss = nn.functional.cross_entropy(scores.float(), labels)
         (LOSS_SCALE * loss).backward()
     finally:
@@ -127,14 +142,15 @@ def _step(
     return calls
 
 
-def _results(layer: digits.Conv, x: Tensor, y: Tensor) -> list[tuple[str, Tensor, Exact]]:
+def _results(call: Call) -> list[tuple[str, Tensor, Exact]]:
     """The four results of one convolution, with what they should be; y of a `ConvPool` is pooled,
     and its gradients are those of the positions that won."""
+    _, layer, x, y, winners = call
     pads = ((layer.padding, layer.padding),) * 2
     geometry = textbook.Geometry((layer.stride,) * 2, pads, (1, 1))
     assert x.grad is not None and y.grad is not None
     assert layer.weight.grad is not None and layer.bias.grad is not None
-    dz = _at_winners(layer, x, y) if isinstance(layer, digits.ConvPool) else y.grad
+    dz = y.grad if winners is None else _at_winners(call)
     images, dy, w, b = (_float64(t) for t in (x, dz, layer.weight, layer.bias))
     out_channels, in_channels, *taps = w.shape
     input_size = images.shape[2:]
@@ -145,7 +161,7 @@ def _results(layer: digits.Conv, x: Tensor, y: Tensor) -> list[tuple[str, Tensor
     def sums(result: str, x: np.ndarray, dy: np.ndarray, w: np.ndarray, b: np.ndarray) -> Any:
         if result == "y":
             z = textbook.conv(x, w, geometry, b)
-            return _pooled(z) if isinstance(layer, digits.ConvPool) else z
+            return z if winners is None else _pooled(z)
         if result == "dx":
             return textbook.dgrad(dy, w, input_size, geometry)
         if result == "dw":
@@ -177,38 +193,35 @@ def _pooled(z: np.ndarray) -> np.ndarray:
     return pooling.max_pool(np.maximum(z, 0), _windows(z.shape[2:]))[0]
 
 
-def _at_winners(layer: digits.Conv, x: Tensor, y: Tensor) -> Tensor:
+def _at_winners(call: Call) -> Tensor:
     """The gradient of the convolution's output, exactly: dy where the layer's winner is positive.
 
-    Which of two nearly equal elements wins is a matter of rounding, so the layer is asked.
+    Which of two nearly equal elements wins is a matter of rounding, so it is the layer's to say.
     """
-    assert y.grad is not None
-    stride, padding, size = [layer.stride] * 2, [layer.padding] * 4, [2, 2]
-    operands = (x.detach(), layer.weight.detach(), layer.bias.detach())
-    rest = (stride, padding, [1, 1], 1, False, "zeros", "relu", "max", size, size)
-    _, taps = torch.ops.tritonconv.conv_pool(*operands, *rest, True)
+    _, layer, x, y, winners = call
+    assert y.grad is not None and winners is not None
     filters = layer.weight.shape[2:]
     z_size = [
         (n + 2 * layer.padding - f) // layer.stride + 1
         for n, f in zip(x.shape[2:], filters, strict=True)
     ]
     dy = _float64(torch.where(y > 0, y.grad, 0))
-    dz = pooling_gradients.max_pool_gradient(dy, taps.cpu().numpy(), _windows(z_size))
+    dz = pooling_gradients.max_pool_gradient(dy, winners.cpu().numpy(), _windows(z_size))
     return torch.from_numpy(dz)
 
 
-def _plan(layer: digits.Conv, x: Tensor, y: Tensor, result: str) -> tuple[str, str]:
+def _plan(call: Call, result: str) -> tuple[str, str]:
     """Backend and variant of one result, by the library's own plan of the call."""
     if result == "db":
         return "torch", "sum of dy"
 
-    def call() -> None:
-        again = x.detach().requires_grad_()
-        torch.autograd.grad(layer(again), [again, layer.weight], y.grad)
+    def again() -> None:
+        x = call.x.detach().requires_grad_()
+        torch.autograd.grad(call.layer(x), [x, call.layer.weight], call.y.grad)
 
     which = {"y": (Pass.FPROP, PoolPass.FORWARD), "dx": (Pass.DGRAD,), "dw": (Pass.WGRAD,)}[result]
     # Of two kernels the second, which writes y.
-    *_, plan = (plan for plan in explain(call).plans if plan.which in which)
+    *_, plan = (plan for plan in explain(again).plans if plan.which in which)
     return plan.backend, plan.variant
 
 
@@ -217,7 +230,6 @@ def measure_pooling(images: Tensor, dtype: torch.dtype = torch.float32) -> list[
     3x3 at steps of 2 with one pixel around the image, so that windows overlap and are cut short."""
     x = images.detach().to(dtype).requires_grad_()
     windows = pooling.PoolWindows(tuple(x.shape[2:]), (3, 3), (2, 2), ((1, 1),) * 2, (1, 1))
-    taps, cover = 9, 4
     found = []
     for kind in POOLS:
 
@@ -230,18 +242,14 @@ def measure_pooling(images: Tensor, dtype: torch.dtype = torch.float32) -> list[
         dy = torch.linspace(-1, 1, y.numel(), device=x.device).view_as(y).to(dtype)
         (dx,) = torch.autograd.grad(y, x, dy)
         y_exact, dx_exact = _pooling(kind, x, y, dy, windows)
-        forward, backward = explain(lambda pool=pool, dy=dy: _forward_backward(pool, x, dy)).plans
+        forward, backward = explain(lambda g=dy, f=pool: torch.autograd.grad(f(x), x, g)).plans
         for result, computed, exact, plan, terms in (
-            ("y", y, y_exact, forward, 1 if kind == "max" else taps),
-            ("dx", dx, dx_exact, backward, cover),
+            ("y", y, y_exact, forward, 1 if kind == "max" else 9),
+            ("dx", dx, dx_exact, backward, 4),
         ):
-            words = (plan.backend, plan.variant)
-            found.append(_deviation(f"{kind} pool", result, words, computed, Exact(*exact, terms)))
+            name, words = f"{kind} pool", (plan.backend, plan.variant)
+            found.append(_deviation(name, result, words, computed, Exact(*exact, terms)))
     return found
-
-
-def _forward_backward(pool: Any, x: Tensor, dy: Tensor) -> None:
-    torch.autograd.grad(pool(x), x, dy)
 
 
 def _pooling(
@@ -315,7 +323,8 @@ def run(checkpoint: Path, console: Console) -> int:
         "done in float64 from the same operands. So are poolings of the images.\n"
     )
     start = time.perf_counter()
-    with _exact_float32(), _interpreter():
+    # tf32 would round the operands to 11 bits first.
+    with torch.backends.cudnn.flags(allow_tf32=False), _interpreter():
         found = [
             row
             for dtype in DTYPES
@@ -335,11 +344,6 @@ def _interpreter() -> Any:
     from ..testing.interpreter import fast_interpreter
 
     return fast_interpreter()
-
-
-def _exact_float32() -> Any:
-    """Convolutions of float32 without tf32, which would round the operands to 11 bits first."""
-    return torch.backends.cudnn.flags(allow_tf32=False)
 
 
 def report(found: list[Deviation], console: Console) -> int:
