@@ -1,5 +1,4 @@
-"""How far the kernels' results are from float64 sums, in one training step of the digits network
-and in poolings of its images.
+"""How far the kernels are from float64: a training step of the digits network, and poolings.
 
 Tolerance. Rounding errors of a sum of n products, accumulated in float32, add up like a random
 walk: with overwhelming probability they stay below SPREAD sqrt(n) u(float32) times the sum of the
