@@ -21,6 +21,8 @@ LAUNCHES = {
     "test_pool_tensors": 750,
     "test_pool_properties": 600,
     "test_op_db": 800,
+    "test_norm_pooling": 80,
+    "test_docs": 50,
     "test_errors": 100,
-    "test_demo": 40,
+    "test_demo": 60,
 }

@@ -96,11 +96,45 @@ def test_every_result_is_measured(aten_path, seeded):
     found = deviations.measure(*tiny_step())
     assert [(row.layer, row.result) for row in found] == [
         (layer, result)
-        for layer in ("filters", "reduce", "classify")
+        for layer in ("filters", "combine", "classify")
         for result in ("y", "dx", "dw", "db")
     ]
     # Float64 sums of float32 results cannot agree to the last bit everywhere.
     assert any(row.absolute > 0 for row in found)
+
+
+def test_pooling_is_measured(aten_path, seeded):
+    _, images, _ = tiny_step()
+    found = deviations.measure_pooling(images)
+    assert [(row.layer, row.result) for row in found] == [
+        (f"{kind} pool", result) for kind in ("max", "avg", "l2") for result in ("y", "dx")
+    ]
+    assert all(row.passed for row in found)
+    assert found[0].absolute == 0  # a maximum rounds nothing
+    assert found[2].absolute > 0 and found[4].absolute > 0
+
+
+@pytest.mark.parametrize("kind", deviations.POOLS)
+def test_a_planted_wrong_pooling_is_reported(aten_path, seeded, monkeypatch, kind):
+    _, images, _ = tiny_step()
+    true = getattr(deviations, f"{kind}_pool2d")
+    monkeypatch.setattr(deviations, f"{kind}_pool2d", lambda *a, **k: true(*a, **k) * (1 + 1e-4))
+    wrong = {row.layer for row in deviations.measure_pooling(images) if not row.passed}
+    assert wrong == {f"{kind} pool"}
+
+
+def test_the_layers_own_winners_decide(aten_path, seeded):
+    """Equal elements in a window: dy goes to the first, and where nothing is positive nowhere."""
+    net, images, labels = tiny_step()
+    with torch.no_grad():
+        net.filters.weight.zero_()
+        net.filters.bias.copy_(torch.tensor([1.0, -1.0, 0.0, 2.0]))
+    assert all(row.passed for row in deviations.measure(net, images, labels))
+    call, *_ = deviations._step(net, images, labels)
+    call.y.grad.fill_(1)
+    dz = deviations._at_winners(call)
+    assert dz.sum((0, 2, 3)).tolist() == [32, 0, 0, 32]
+    assert (dz[:, 0, ::2, ::2] == 1).all()
 
 
 @pytest.mark.skipif(
@@ -114,21 +148,21 @@ def test_the_kernels_pass(seeded, tmp_path, capsys):
     digits.save(path, digits.Trained(net, split, seconds=0))
     assert demo.check(path) == 0
     printed = capsys.readouterr().out
-    assert "All 36 results are within their tolerance" in printed
+    assert "All 54 results are within their tolerance" in printed
     assert ("interpreter" if interpreting() else "triton") in printed
 
 
 @pytest.mark.parametrize("factor", [1 + 1e-4, 0.0, float("nan")])
 def test_a_planted_wrong_gradient_is_reported(aten_path, seeded, factor):
     net, images, labels = tiny_step()
-    net.reduce.weight.register_hook(lambda grad: grad * factor)
+    net.combine.weight.register_hook(lambda grad: grad * factor)
     found = deviations.measure(net, images, labels)
     wrong = [(row.layer, row.result) for row in found if not row.passed]
-    assert wrong == [("reduce", "dw")]
+    assert wrong == [("combine", "dw")]
     console = quiet()
     assert deviations.report(found, console) == 1
     printed = console.export_text()
-    assert "beyond tolerance: dw of reduce in float32" in printed
+    assert "beyond tolerance: dw of combine in float32" in printed
     assert "1 of 12 results are wrong" in printed
 
 
@@ -198,7 +232,7 @@ def test_the_command_runs_all_parts(tmp_path):
     assert done.returncode == 0, done.stdout + done.stderr
     parts = [done.stdout.index(part) for part in ("1. Edges", "2. A network", "3. How exact")]
     assert parts == sorted(parts)
-    assert "All 36 results are within their tolerance" in done.stdout
+    assert "All 54 results are within their tolerance" in done.stdout
     assert {path.name for path in tmp_path.iterdir()} == {"edges.png", "digits.png"}
 
 

@@ -8,6 +8,13 @@ import torch
 import tritonconv
 from tritonconv.ops import SCHEMAS
 from tritonconv.testing.coverage import coverage_table
+from tritonconv.testing.norm_pooling import (
+    is_right,
+    norm_pooling_table,
+    ours_of,
+    torch_version,
+    wrong_in_torch,
+)
 from tritonconv.variants import VARIANTS
 
 ROOT = Path(__file__).parent.parent
@@ -29,6 +36,20 @@ def test_readme_shows_the_table_of_the_variants():
     ]
 
 
+def test_readme_shows_where_torchs_norms_are_wrong():
+    shown = re.search(r"<!-- norm pooling:.*?-->\n(.*?)<!-- end -->", README, re.S)
+    assert shown is not None
+    version = re.match(r"\| input \| torch (\S+) ", shown[1])
+    assert version is not None
+    now = norm_pooling_table()
+    if version[1] == torch_version():
+        assert shown[1] == now, "run python -m tritonconv.testing.norm_pooling"
+    else:  # another torch may fail on fewer inputs, or answer otherwise
+        assert now.startswith(f"| input | torch {torch_version()} | tritonconv | right |\n")
+        assert now.count("\n") == 2 + len(wrong_in_torch())
+        assert all(is_right(entry, ours_of(entry)) for entry in wrong_in_torch())
+
+
 def test_snippet_of_the_readme_runs(aten_path):
     code = re.search(r"```python\n(.*?)```", README, re.S)
     assert code is not None
@@ -37,7 +58,7 @@ def test_snippet_of_the_readme_runs(aten_path):
     small = small.replace("randn(128)", "randn(4)").replace("18, 18", "2, 2")
     scope: dict = {"print": lambda *_: None}
     exec(small, scope)
-    assert scope["y"].shape == (1, 4, 2, 2) and scope["z"].shape == (1, 2, 20, 20)
+    assert scope["y"].shape == (1, 4, 4, 4) and scope["z"].shape == (1, 2, 20, 20)
     assert isinstance(scope["tritonconv"], type(tritonconv)) and torch.is_tensor(scope["y"])
 
 

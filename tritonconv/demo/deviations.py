@@ -1,4 +1,4 @@
-"""How far the kernels' results are from float64 sums, in one training step of the digits network.
+"""How far the kernels are from float64: a training step of the digits network, and poolings.
 
 Tolerance. Rounding errors of a sum of n products, accumulated in float32, add up like a random
 walk: with overwhelming probability they stay below SPREAD sqrt(n) u(float32) times the sum of the
@@ -11,11 +11,12 @@ Scientific Computing 41(5), 2019.
 
 import math
 import time
+from collections.abc import Sequence
 from contextlib import nullcontext
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -25,13 +26,16 @@ from rich.table import Table
 from torch import Tensor, nn
 
 from ..explain import explain
+from ..functional import avg_pool2d, l2_pool2d, max_pool2d
 from ..launch import interpreting
+from ..pool_problem import PoolPass
 from ..problem import Pass
-from ..reference import textbook
+from ..reference import pooling, pooling_gradients, textbook
 from ..testing.tolerances import ROUNDOFF, SPREAD
 from . import digits
 
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
+POOLS = ("max", "avg", "l2")
 # A trained network's gradients are so small that float16 would flush many to zero.
 LOSS_SCALE = 1024.0
 
@@ -84,26 +88,40 @@ def measure(
     """
     net = net.to(dtype).eval()
     net.zero_grad()
-    calls = _step(net, images.to(dtype), labels)
     return [
-        _deviation(name, result, _plan(layer, x, y, result), computed, exact)
-        for name, layer, x, y in calls
-        for result, computed, exact in _results(layer, x, y)
+        _deviation(call.name, result, _plan(call, result), computed, exact)
+        for call in _step(net, images.to(dtype), labels)
+        for result, computed, exact in _results(call)
     ]
 
 
-def _step(
-    net: nn.Module, images: Tensor, labels: Tensor
-) -> list[tuple[str, digits.Conv, Tensor, Tensor]]:
-    """One forward and backward; each convolution with its x and y, which keep their gradients."""
-    calls: list[tuple[str, digits.Conv, Tensor, Tensor]] = []
+class Call(NamedTuple):
+    """One call of a layer: its x and y, which keep their gradients, and of a `digits.ConvPool` the
+    number of each window's winner, which it keeps for its gradient."""
+
+    name: str
+    layer: digits.Conv
+    x: Tensor
+    y: Tensor
+    winners: Tensor | None
+
+
+def _step(net: nn.Module, images: Tensor, labels: Tensor) -> list[Call]:
+    """One forward and backward; every convolution's call."""
+    calls: list[Call] = []
+    winners: list[Tensor] = []
+
+    def keep(saved: Tensor) -> Tensor:
+        if saved.dtype == torch.uint8:
+            winners.append(saved)
+        return saved.detach()
 
     def record(name: str) -> Any:
         def hook(layer: Any, inputs: tuple[Tensor], y: Tensor) -> None:
             (x,) = inputs
             x.retain_grad()
             y.retain_grad()
-            calls.append((name, layer, x, y))
+            calls.append(Call(name, layer, x, y, winners.pop() if winners else None))
 
         return hook
 
@@ -113,7 +131,8 @@ def _step(
         if isinstance(layer, digits.Conv)
     ]
     try:
-        scores = net(images.detach().requires_grad_())
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda saved: saved):
+            scores = net(images.detach().requires_grad_())
         loss = nn.functional.cross_entropy(scores.float(), labels)
         (LOSS_SCALE * loss).backward()
     finally:
@@ -122,13 +141,16 @@ def _step(
     return calls
 
 
-def _results(layer: digits.Conv, x: Tensor, y: Tensor) -> list[tuple[str, Tensor, Exact]]:
-    """The four results of one convolution, with what they should be."""
+def _results(call: Call) -> list[tuple[str, Tensor, Exact]]:
+    """The four results of one convolution, with what they should be; y of a `ConvPool` is pooled,
+    and its gradients are those of the positions that won."""
+    _, layer, x, y, winners = call
     pads = ((layer.padding, layer.padding),) * 2
     geometry = textbook.Geometry((layer.stride,) * 2, pads, (1, 1))
     assert x.grad is not None and y.grad is not None
     assert layer.weight.grad is not None and layer.bias.grad is not None
-    images, dy, w, b = (_float64(t) for t in (x, y.grad, layer.weight, layer.bias))
+    dz = y.grad if winners is None else _at_winners(call)
+    images, dy, w, b = (_float64(t) for t in (x, dz, layer.weight, layer.bias))
     out_channels, in_channels, *taps = w.shape
     input_size = images.shape[2:]
     # A stride passes over taps: only every stride-th of an axis meets the same input.
@@ -137,7 +159,8 @@ def _results(layer: digits.Conv, x: Tensor, y: Tensor) -> list[tuple[str, Tensor
 
     def sums(result: str, x: np.ndarray, dy: np.ndarray, w: np.ndarray, b: np.ndarray) -> Any:
         if result == "y":
-            return textbook.conv(x, w, geometry, b)
+            z = textbook.conv(x, w, geometry, b)
+            return z if winners is None else _pooled(z)
         if result == "dx":
             return textbook.dgrad(dy, w, input_size, geometry)
         if result == "dw":
@@ -158,18 +181,97 @@ def _results(layer: digits.Conv, x: Tensor, y: Tensor) -> list[tuple[str, Tensor
     ]
 
 
-def _plan(layer: digits.Conv, x: Tensor, y: Tensor, result: str) -> tuple[str, str]:
+def _windows(z_size: Sequence[int]) -> pooling.PoolWindows:
+    """The 2x2 windows of a `digits.ConvPool`."""
+    return pooling.PoolWindows(tuple(z_size), (2, 2), (2, 2), ((0, 0),) * 2, (1, 1))
+
+
+def _pooled(z: np.ndarray) -> np.ndarray:
+    """max of relu(z) over each window. Of magnitudes too: a maximum errs by no more than the worst
+    of its elements."""
+    return pooling.max_pool(np.maximum(z, 0), _windows(z.shape[2:]))[0]
+
+
+def _at_winners(call: Call) -> Tensor:
+    """The gradient of the convolution's output, exactly: dy where the layer's winner is positive.
+
+    Which of two nearly equal elements wins is a matter of rounding, so it is the layer's to say.
+    """
+    _, layer, x, y, winners = call
+    assert y.grad is not None and winners is not None
+    filters = layer.weight.shape[2:]
+    z_size = [
+        (n + 2 * layer.padding - f) // layer.stride + 1
+        for n, f in zip(x.shape[2:], filters, strict=True)
+    ]
+    dy = _float64(torch.where(y > 0, y.grad, 0))
+    dz = pooling_gradients.max_pool_gradient(dy, winners.cpu().numpy(), _windows(z_size))
+    return torch.from_numpy(dz)
+
+
+def _plan(call: Call, result: str) -> tuple[str, str]:
     """Backend and variant of one result, by the library's own plan of the call."""
     if result == "db":
         return "torch", "sum of dy"
 
-    def call() -> None:
-        again = x.detach().requires_grad_()
-        torch.autograd.grad(layer(again), [again, layer.weight], y.grad)
+    def again() -> None:
+        x = call.x.detach().requires_grad_()
+        torch.autograd.grad(call.layer(x), [x, call.layer.weight], call.y.grad)
 
-    which = {"y": Pass.FPROP, "dx": Pass.DGRAD, "dw": Pass.WGRAD}[result]
-    (plan,) = (plan for plan in explain(call).plans if plan.which is which)
+    which = {"y": (Pass.FPROP, PoolPass.FORWARD), "dx": (Pass.DGRAD,), "dw": (Pass.WGRAD,)}[result]
+    # Of two kernels the second, which writes y.
+    *_, plan = (plan for plan in explain(again).plans if plan.which in which)
     return plan.backend, plan.variant
+
+
+def measure_pooling(images: Tensor, dtype: torch.dtype = torch.float32) -> list[Deviation]:
+    """Deviations of y and dx of max, average and L2 pooling of images (N, C, H, W), by windows of
+    3x3 at steps of 2 with one pixel around the image, so that windows overlap and are cut short."""
+    x = images.detach().to(dtype).requires_grad_()
+    windows = pooling.PoolWindows(tuple(x.shape[2:]), (3, 3), (2, 2), ((1, 1),) * 2, (1, 1))
+    found = []
+    for kind in POOLS:
+
+        def pool(x: Tensor, kind: str = kind) -> Tensor:
+            if kind == "l2":
+                return l2_pool2d(x, 3, 2, padding=1)
+            return (max_pool2d if kind == "max" else avg_pool2d)(x, 3, 2, 1)
+
+        y = pool(x)
+        dy = torch.linspace(-1, 1, y.numel(), device=x.device).view_as(y).to(dtype)
+        (dx,) = torch.autograd.grad(y, x, dy)
+        y_exact, dx_exact = _pooling(kind, x, y, dy, windows)
+        forward, backward = explain(lambda g=dy, f=pool: torch.autograd.grad(f(x), x, g)).plans
+        for result, computed, exact, plan, terms in (
+            ("y", y, y_exact, forward, 1 if kind == "max" else 9),
+            ("dx", dx, dx_exact, backward, 4),
+        ):
+            name, words = f"{kind} pool", (plan.backend, plan.variant)
+            found.append(_deviation(name, result, words, computed, Exact(*exact, terms)))
+    return found
+
+
+def _pooling(
+    kind: str, x: Tensor, y: Tensor, dy: Tensor, windows: pooling.PoolWindows
+) -> tuple[tuple[np.ndarray, np.ndarray], ...]:
+    """y and dx of a pooling, each with its sums over magnitudes. Images are not negative."""
+    values, g = _float64(x), _float64(dy)
+    if kind == "max":
+        exact, taps = pooling.max_pool(values, windows)
+        dx, size = (pooling_gradients.max_pool_gradient(d, taps, windows) for d in (g, np.abs(g)))
+    elif kind == "avg":
+        exact = pooling.avg_pool(values, windows)
+        dx, size = (pooling_gradients.avg_pool_gradient(d, windows) for d in (g, np.abs(g)))
+    else:
+        exact = pooling.lp_pool(values, windows, 2.0)
+        # Of y as it was stored, which is what the gradient is computed from.
+        norm = _float64(y)
+        share = np.divide(g, norm, out=np.zeros_like(g), where=norm != 0)
+        dx, size = (
+            values * pooling_gradients.avg_pool_gradient(d, windows, divisor_override=1)
+            for d in (share, np.abs(share))
+        )
+    return (exact, exact), (dx, size)
 
 
 def _deviation(
@@ -217,11 +319,19 @@ def run(checkpoint: Path, console: Console) -> int:
     console.print(
         f"One training step on {len(images)} held-out digits through the Triton kernels, {where}. "
         "Each layer's output y and gradients dx, dw and db are compared with the textbook's sums, "
-        "done in float64 from the same operands.\n"
+        "done in float64 from the same operands. So are poolings of the images.\n"
     )
     start = time.perf_counter()
-    with _exact_float32(), _interpreter():
-        found = [row for dtype in DTYPES for row in measure(deepcopy(net), images, labels, dtype)]
+    # tf32 would round the operands to 11 bits first.
+    with torch.backends.cudnn.flags(allow_tf32=False), _interpreter():
+        found = [
+            row
+            for dtype in DTYPES
+            for row in (
+                *measure(deepcopy(net), images, labels, dtype),
+                *measure_pooling(images, dtype),
+            )
+        ]
     status = report(found, console)
     console.print(f"Measured in {time.perf_counter() - start:.1f} s.")
     return status
@@ -233,11 +343,6 @@ def _interpreter() -> Any:
     from ..testing.interpreter import fast_interpreter
 
     return fast_interpreter()
-
-
-def _exact_float32() -> Any:
-    """Convolutions of float32 without tf32, which would round the operands to 11 bits first."""
-    return torch.backends.cudnn.flags(allow_tf32=False)
 
 
 def report(found: list[Deviation], console: Console) -> int:

@@ -16,7 +16,7 @@ from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 from torch import Tensor, nn
 
-from ..functional import conv2d
+from ..functional import conv2d, conv_pool2d
 
 BATCH = 64
 LEARNING_RATE = 5e-3
@@ -44,23 +44,32 @@ class Conv(nn.Module):
         return conv2d(x, self.weight, self.bias, self.stride, self.padding)
 
 
+class ConvPool(Conv):
+    """The textbook's layer of three stages: convolution, detector (ReLU), max pooling by 2x2.
+
+    Source: Deep Learning, section 9.3 and figure 9.7.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x (N, C, H, W) -> (N, K, P // 2, Q // 2)"""
+        return conv_pool2d(x, self.weight, self.bias, self.stride, self.padding)
+
+
 class DigitNet(nn.Module):
-    """Convolution, detector (ReLU), reduction by a strided convolution; then one that classifies.
+    """Convolution, detector and pooling as one layer; convolution and ReLU; one that classifies.
 
     The last filter covers the whole of what is left, 4x4, so it is a fully connected layer.
-    Source of the three stages: Deep Learning, section 9.3.
     """
 
     def __init__(self, filters: int = 16, features: int = 32) -> None:
         super().__init__()
-        self.filters = Conv(1, filters, 5, padding=2)
-        self.reduce = Conv(filters, features, 3, stride=2, padding=1)
+        self.filters = ConvPool(1, filters, 5, padding=2)
+        self.combine = Conv(filters, features, 3, padding=1)
         self.classify = Conv(features, 10, 4)
 
     def forward(self, x: Tensor) -> Tensor:
         """x (N, 1, 8, 8) -> one score a digit, (N, 10)"""
-        x = torch.relu(self.filters(x))
-        x = torch.relu(self.reduce(x))
+        x = torch.relu(self.combine(self.filters(x)))
         x = nn.functional.dropout(x, 0.5, self.training)
         return self.classify(x).flatten(1)
 
@@ -188,8 +197,8 @@ def run(out: Path, epochs: int, seed: int, console: Console) -> Trained:
     split = load_split(seed, device)
     console.print(
         f"Training on {len(split.images):,} scanned digits of 8x8 pixels; "
-        f"{len(split.held_out_images)} others are held out. The network is a convolution, a ReLU, "
-        "a reduction by a strided convolution, and a convolution that classifies; "
+        f"{len(split.held_out_images)} others are held out. The network is a layer of convolution, "
+        "ReLU and pooling, a convolution with a ReLU, and a convolution that classifies; "
         f"torch.ops.tritonconv computes all of them and their gradients, on {_name(device)}.\n"
     )
     trained = train(split, epochs, seed, console)
@@ -265,6 +274,6 @@ def load(path: Path) -> tuple[DigitNet, Tensor, Tensor]:
     with np.load(path, allow_pickle=False) as arrays:
         tensors = {name: torch.from_numpy(arrays[name]) for name in arrays.files}
     images, labels = tensors.pop("images"), tensors.pop("labels")
-    net = DigitNet(len(tensors["filters.weight"]), len(tensors["reduce.weight"]))
+    net = DigitNet(len(tensors["filters.weight"]), len(tensors["combine.weight"]))
     net.load_state_dict(tensors)
     return net, images, labels
