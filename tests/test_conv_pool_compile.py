@@ -138,8 +138,8 @@ def test_pooling_moves_nothing_and_the_loop_stays_as_it_is():
     for m, n in itertools.product((64, 128), (64, 128)):
         fused, alone = (found[(kernel, m, n)] for kernel in ("conv_pool_gemm", "gather_gemm"))
         stores = [sum(f["opcodes"].get(o, 0) for o in ("STS", "STSM")) for f in (fused, alone)]
-        # Triton 3.6 has one in either, which tells a thread its warp.
-        assert fused["opcodes"].get("SHFL", 0) <= alone["opcodes"].get("SHFL", 0) <= 1
+        # One may tell a thread its warp, as Triton 3.6 has it; pooling by shuffles would take many.
+        assert fused["opcodes"].get("SHFL", 0) <= 1
         assert stores[0] < stores[1], (m, n, stores)
         assert sum(fused["opcodes"].values()) < sum(alone["opcodes"].values())
         # The product is transposed: its tile of (n x m) is another tile of the other kernel.
