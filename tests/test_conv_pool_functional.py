@@ -8,6 +8,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch._subclasses import FakeTensorMode
 from torch.autograd.graph import saved_tensors_hooks
 from torch.nn import functional as theirs
 
@@ -218,7 +219,7 @@ def integers(*shape, seed):
 
 
 @st.composite
-def whole_layers(draw):
+def whole_layers(draw, pool):
     """(operands, options) of whole numbers, whose sums are exact, and means too: windows of a power
     of two."""
     rank = draw(st.integers(1, 3))
@@ -226,7 +227,6 @@ def whole_layers(draw):
     def each(low, high):
         return [draw(st.integers(low, high)) for _ in range(rank)]
 
-    pool = draw(st.sampled_from(POOLS))
     groups, filters = draw(st.sampled_from((1, 2))), each(1, 3 - rank // 3)
     stride, dilation = each(1, 2), each(1, 2)
     pads = list(zip(each(0, 2), each(0, 2), strict=True))
@@ -251,10 +251,11 @@ def whole_layers(draw):
     return [x, w, bias][: 2 if bias is None else 3], options
 
 
-@given(layer=whole_layers())
-def test_one_kernel_is_its_stages_bit_for_bit(fused, layer):
+@pytest.mark.parametrize("pool", POOLS)
+@given(data=st.data())
+def test_one_kernel_is_its_stages_bit_for_bit(pool, fused, data):
     """Ties included, of which the first wins, forward and backward."""
-    exact, options = layer
+    exact, options = data.draw(whole_layers(pool))
     leaves = [t.to(kernel_device()).requires_grad_() for t in exact]
     exact = [t.double().requires_grad_() for t in exact]
     ours, reference = layer_of(exact[1], options)
@@ -264,7 +265,7 @@ def test_one_kernel_is_its_stages_bit_for_bit(fused, layer):
     found = torch.autograd.grad(got, leaves, dy.to(got.device))
     want = torch.autograd.grad(expected, exact, dy.double())
     for a, b in zip((got, *found), (expected, *want), strict=True):
-        if options["pool"] == "l2":  # a root is seldom whole
+        if pool == "l2":  # a root is seldom whole
             assert_equal(a.cpu(), b.float())
         else:
             assert torch.equal(a.cpu().double(), b)
@@ -464,7 +465,7 @@ def test_nothing_is_kept_where_no_gradient_is_wanted(fused):
 
 
 def check_formats(name):
-    """Channels-last where the convolution's result is, else contiguous; dense in either case."""
+    """Channels-last where the convolution's result is, else contiguous; a tracer sees the same."""
     x, w, bias = operands(name)
     conv = F.conv2d if x.dim() == 4 else F.conv3d
     last = torch.channels_last if x.dim() == 4 else torch.channels_last_3d
@@ -473,8 +474,12 @@ def check_formats(name):
     expected = last if z.is_contiguous(memory_format=last) else torch.contiguous_format
     assert (expected is last) == ("channels-last" in name)
     for pool, stride in itertools.product(POOLS, (None, 1)):
-        y = layer_of(w, options_of(name, pool, pool_stride=stride))[0](x, w, bias)
+        ours, _ = layer_of(w, options_of(name, pool, pool_stride=stride))
+        y = ours(x, w, bias)
         assert y.is_contiguous(memory_format=expected), (pool, stride)
+        with FakeTensorMode() as mode:
+            traced = ours(*(mode.from_tensor(t) for t in (x, w, bias)))
+        assert traced.shape == y.shape and traced.stride() == y.stride(), (pool, stride)
 
 
 FORMATS = ["2-D", "2-D channels-last", "3-D channels-last"]
