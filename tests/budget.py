@@ -10,6 +10,7 @@ LAUNCHES = {
     "test_properties": 450,
     "test_separable_fused": 300,
     "test_conv_pool": 200,
+    "test_conv_pool_functional": 900,
     "test_ops": 120,
     "test_overflow": 60,
     "test_functional": 400,

@@ -3,7 +3,7 @@
     python -m tests.faults [NAME ..]
 
 copies the project to a temporary folder once for each fault, changes one piece of a kernel there,
-and runs the kernel tests that are its guard. A fault that no test notices is an error of the
+and runs the tests that are its guard. A fault that no test notices is an error of the
 tests. The control, the same tests over an unchanged copy, must pass.
 """
 
@@ -12,22 +12,27 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
 KERNELS = Path("tritonconv") / "kernels"
+POOLING = "tests/test_pool_kernels.py"
+LAYER = "tests/test_conv_pool.py"
 COPIED = ("tritonconv", "autotune", "tests", "pyproject.toml", "README.md")
 
 
 @dataclass(frozen=True)
 class Fault:
-    """`old`, which occurs once in a kernel's file, becomes `new`; `guard` selects tests by -k."""
+    """`old`, which occurs once in a kernel's file, becomes `new`; `guard` selects by -k from the
+    module `tests`."""
 
     file: str
     old: str
     new: str
     guard: str
+    tests: str = "tests/test_kernels.py"
 
 
 FAULTS = {
@@ -187,15 +192,148 @@ FAULTS = {
         "acc = multiply_add(a, b, acc * 0, PRECISION, SOFT_BF16)",
         "wgrad and stem",
     ),
+    # pooling
+    "padding that wins": Fault(
+        "window_reduce.py",
+        "larger = valid & ((x > acc) | (x != x))",
+        "larger = (x > acc) | (x != x)",
+        "test_agrees and max and float32",
+        POOLING,
+    ),
+    "the last of equals": Fault(
+        "window_reduce.py",
+        "larger = valid & ((x > acc) | (x != x))",
+        "larger = valid & ((x >= acc) | (x != x))",
+        "test_agrees and max and float32",
+        POOLING,
+    ),
+    "a norm in units of the largest": Fault(
+        "window_reduce.py",
+        "acc = tl.where(ordinary, unit * acc, largest)",
+        "acc = tl.where(ordinary, acc, largest)",
+        "test_agrees and lp and float32",
+        POOLING,
+    ),
+    "an average over padding": Fault(
+        "_window.py",
+        "return below - taps_before(start * 0, start, FILTER, DILATION)",
+        "return below",
+        "test_agrees and sum and float32",
+        POOLING,
+    ),
+    "an adaptive window that ends early": Fault(
+        "_window.py",
+        "return start, tl.cdiv((o + 1) * size, windows) - start",
+        "return start, (o + 1) * size // windows - start",
+        "test_agrees and max and float32",
+        POOLING,
+    ),
+    "the window before": Fault(
+        "window_spread.py",
+        "o_w = last_w - j % COVER[2]",
+        "o_w = last_w - 1 - j % COVER[2]",
+        "test_agrees and sum and float32",
+        POOLING,
+    ),
+    "a winner of another window": Fault(
+        "window_spread.py",
+        "at += o_w * stride_tw.to(INDEX)",
+        "at += last_w * stride_tw.to(INDEX)",
+        "test_agrees and max and float32",
+        POOLING,
+    ),
+    "a tap between the taps": Fault(
+        "window_spread.py",
+        "return tap, holds & (tap * DILATION == back) & (tap < FILTER), start, taps",
+        "return tap, holds & (back >= 0) & (tap < FILTER), start, taps",
+        "test_agrees and sum and float32",
+        POOLING,
+    ),
+    "a gradient without its sign": Fault(
+        "window_spread.py",
+        "acc = tl.where(x == 0, 0, tl.where(x < 0, -acc, acc))",
+        "acc = tl.where(x == 0, 0, acc)",
+        "test_agrees and lp and float32",
+        POOLING,
+    ),
+    # convolution and pooling in one kernel
+    "windows that overlap": Fault(
+        "conv_pool_gemm.py",
+        "src_2 = (q[2] * WINDOW[2] + t[2]) * STRIDE[2] - pad_w.to(INDEX)",
+        "src_2 = (q[2] + t[2]) * STRIDE[2] - pad_w.to(INDEX)",
+        "tiles_and_tails",
+        LAYER,
+    ),
+    "a border that is read": Fault(
+        "conv_pool_gemm.py",
+        "valid = ((bits >> tap.to(tl.int32)) & 1) != 0",
+        "valid = row_ok",
+        "tiles_and_tails",
+        LAYER,
+    ),
+    "no bias": Fault(
+        "conv_pool_gemm.py",
+        "acc += bias[:, None]",
+        "acc += bias[:, None] * 0",
+        "tiles_and_tails",
+        LAYER,
+    ),
+    "no activation": Fault(
+        "conv_pool_gemm.py",
+        "members_of(activate(acc, ACTIVATION), PADDED)",
+        "members_of(acc, PADDED)",
+        "tiles_and_tails",
+        LAYER,
+    ),
+    "a place that holds nothing": Fault(
+        "conv_pool_gemm.py",
+        "value = mean(members, MEMBERS)",
+        "value = mean(members, PADDED)",
+        "tiles_and_tails",
+        LAYER,
+    ),
+    "a member left out": Fault(
+        "_members.py",
+        "    for i in tl.static_range(1, COUNT):\n        value += members[i]",
+        "    for i in tl.static_range(2, COUNT):\n        value += members[i]",
+        "tiles_and_tails",
+        LAYER,
+    ),
+    "the last of equal members": Fault(
+        "_members.py",
+        "stays = (members[i] <= value) | (value != value)",
+        "stays = (members[i] < value) | (value != value)",
+        "ties_and_nan",
+        LAYER,
+    ),
+    "members in another order": Fault(
+        "_members.py",
+        "return unit, pair % (PADDED // 2) * 2 + place % 2",
+        "return unit, pair % (PADDED // 2) * 2 + 1 - place % 2",
+        "ties_and_nan",
+        LAYER,
+    ),
+    "a norm that is not scaled back": Fault(
+        "_members.py",
+        "return tl.sqrt(value) * scale",
+        "return tl.sqrt(value)",
+        "tiles_and_tails",
+        LAYER,
+    ),
 }
 
 
-def run_tests(folder: Path, guard: str) -> subprocess.CompletedProcess:
-    """The kernel tests that `guard` selects, in a copy, up to the first failure."""
+def guards(faults: Iterable[Fault]) -> list[tuple[str, str]]:
+    """What guards them, `(tests, guard)`, each once."""
+    return sorted({(fault.tests, fault.guard) for fault in faults})
+
+
+def run_tests(folder: Path, tests: str, guard: str) -> subprocess.CompletedProcess:
+    """What `guard` selects from the module `tests`, in a copy, up to the first failure."""
     environment = dict(os.environ, PYTHONPATH=str(folder))
     environment.pop("TRITONCONV_PROFILE", None)
     options = ["-x", "-q", "-p", "no:xdist", "-p", "no:cacheprovider", "-k", guard]
-    command = [sys.executable, "-m", "pytest", *options, "tests/test_kernels.py"]
+    command = [sys.executable, "-m", "pytest", *options, tests]
     return subprocess.run(
         command, cwd=folder, env=environment, capture_output=True, text=True, check=False
     )
@@ -222,14 +360,14 @@ def plant(folder: Path, fault: Fault) -> None:
     path.write_text(text.replace(fault.old, fault.new))
 
 
-def notices(fault: Fault | None, guard: str) -> bool:
+def notices(fault: Fault | None, tests: str, guard: str) -> bool:
     """Whether the tests fail with the fault planted, by an assertion and not by a missing file."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         copy_project(folder)
         if fault is not None:
             plant(folder, fault)
-        done = run_tests(folder, guard)
+        done = run_tests(folder, tests, guard)
     if done.returncode not in (0, 1):
         raise RuntimeError(f"the tests did not run:\n{done.stdout[-2000:]}{done.stderr[-2000:]}")
     return done.returncode == 1
@@ -239,12 +377,12 @@ def main(names: list[str]) -> int:
     """Plant each fault; 1 if one is not noticed, or if the control fails."""
     chosen = {name: FAULTS[name] for name in names} if names else FAULTS
     bad = 0
-    for guard in sorted({fault.guard for fault in chosen.values()}):
-        failed = notices(None, guard)
+    for tests, guard in guards(chosen.values()):
+        failed = notices(None, tests, guard)
         bad += failed
-        print(f"{'FAILS' if failed else 'passes':10} unchanged, -k {guard!r}", flush=True)
+        print(f"{'FAILS' if failed else 'passes':10} unchanged, {tests} -k {guard!r}", flush=True)
     for name, fault in chosen.items():
-        seen = notices(fault, fault.guard)
+        seen = notices(fault, fault.tests, fault.guard)
         bad += not seen
         print(f"{'noticed' if seen else 'NOT SEEN':10} {name} ({fault.file})", flush=True)
     return 1 if bad else 0

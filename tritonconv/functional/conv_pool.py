@@ -5,7 +5,9 @@ from typing import Any
 
 from torch import Tensor
 
-from ..arguments import per_axis, positive
+from ..arguments import is_int, per_axis, positive
+from ..conv_pool import POOLS
+from ..errors import ProblemError
 from ..ops.conv_pool import conv_pool
 from ._call import Kind, Padding, Size, prepare
 
@@ -157,11 +159,24 @@ def _layer(
     activation, pool, pool_size, pool_stride = stages
     input, weight, bias = operands
     call = prepare(_KIND, rank, (input, weight, bias, None, activation), options)
-    axes = 1 if pool == "maxout" else rank
-    size = per_axis("pool_size", pool_size, axes)
-    step = size if pool_stride is None else per_axis("pool_stride", pool_stride, axes)
-    positive("pool_size", size)
-    positive("pool_stride", step)
+    if not isinstance(pool, str):
+        raise ProblemError(f"pool: expected one of {', '.join(POOLS)}, got {pool!r}")
+    size = _sizes("pool_size", pool_size, pool, rank)
+    step = size if pool_stride is None else _sizes("pool_stride", pool_stride, pool, rank)
     rest = (*call.rest, call.activation, pool, size, step)
     y = conv_pool(call.input, call.weight, call.bias, *rest)
     return y.squeeze(0) if call.single else y
+
+
+def _sizes(name: str, value: Any, pool: str, rank: int) -> list[int]:
+    """One an axis that `pool` slides along: the spatial ones, or that of the channels."""
+    if pool == "maxout":
+        sizes = list(value) if isinstance(value, Sequence) else [value]
+        if len(sizes) != 1 or not is_int(sizes[0]):
+            raise ProblemError(
+                f"{name}: expected one int, a number of channels, for pool 'maxout', got {value!r}"
+            )
+    else:
+        sizes = per_axis(name, value, rank)
+    positive(name, sizes)
+    return sizes

@@ -173,8 +173,8 @@ def pooled(z: Tensor, pool: str, size: list[int], stride: list[int]) -> Tensor:
 
 def across(z: Tensor, function: Callable[[Tensor], Tensor]) -> Tensor:
     """`function` of (N, positions, K), whose last axis it may change, for z (N, K, *positions)."""
-    n, k, *sizes = z.shape
-    y = function(z.reshape(n, k, -1).transpose(1, 2)).transpose(1, 2)
+    n, _, *sizes = z.shape
+    y = function(z.flatten(2).transpose(1, 2)).transpose(1, 2)
     return y.reshape(n, y.shape[1], *sizes)
 
 
@@ -221,7 +221,7 @@ def _to_winners(dy: Tensor, taps: Tensor, z_shape: Any, call: ConvPoolCall) -> T
     if call.pool == "max":
         return max_pool_grad(dy, taps, z_shape, call.size, call.stride, none, ones)
     n, k = z_shape[:2]
-    flat = taps.reshape(*taps.shape[:2], -1).transpose(1, 2)
+    flat = taps.flatten(2).transpose(1, 2)
 
     def spread(g: Tensor) -> Tensor:
         size = [n, g.shape[1], k]
