@@ -9,7 +9,15 @@ PACKAGE = ROOT / "tritonconv"
 # Every layer, and all that it may import: what it does import, and nothing to spare.
 ALLOWED = {
     "nn": {"checks", "errors"},
-    "functional": {"arguments", "checks", "errors", "ops", "pool_problem", "reference"},
+    "functional": {
+        "arguments",
+        "checks",
+        "conv_pool",
+        "errors",
+        "ops",
+        "pool_problem",
+        "reference",
+    },
     "explain": {"launch", "ops", "pool_problem", "problem"},
     "ops": {
         "checks",
