@@ -74,9 +74,9 @@ def dgrad_call(
     passes = _passes(arguments)
 
     def transposed(dy: Tensor, w: Tensor, bias: Tensor | None = None) -> Tensor:
-        # Faster than ATen's gradient of a convolution, and the same sums.
+        # Faster than ATen's gradient of a convolution, and the same sums; but not everywhere.
         extra = _output_padding(dy.shape[2:], w.shape[-len(around.zeros) :])
-        if extra is None:
+        if extra is None or dy.dtype == torch.float64 or (channels_last and arguments.groups > 1):
             return general(dy, w, bias)
         w = _flipped(w, arguments)
         stride, dilation, groups = arguments.stride, arguments.dilation, arguments.groups
