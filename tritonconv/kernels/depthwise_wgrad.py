@@ -62,6 +62,8 @@ def add_strips(
     n, t = unflatten4(offs_m, counts)
     by_n, by = unflatten4(lead * 0 + BLOCK_M, counts)
     HIGH: tl.constexpr = (STRIP - 1) * STRIDE[2] + (FILTER[2] - 1) * DILATION[2]
+    # Under Triton 3.6 an element of a constant tuple is no constant until it has a name.
+    TAP_COLUMNS: tl.constexpr = FILTER[2]
     for _ in range(tl.cdiv(stop - begin, BLOCK_M)):
         live = offs_m < stop
         image = tl.minimum(n, batch - 1)
@@ -98,7 +100,7 @@ def add_strips(
                 SRC_VECTOR,
                 ACC,
             )
-            for s in tl.static_range(FILTER[2]):
+            for s in tl.static_range(TAP_COLUMNS):
                 total = acc[row * FILTER[2] + s]
                 for i in tl.static_range(STRIP):
                     total += dy[i] * window[i * STRIDE[2] + s * DILATION[2]]
@@ -186,6 +188,7 @@ def depthwise_wgrad(
         stride_sw.to(INDEX),
     )
     PARTS: tl.constexpr = (FILTER[0] * FILTER[1] + TAP_ROWS - 1) // TAP_ROWS
+    TAP_COLUMNS: tl.constexpr = FILTER[2]
     tiles_n = tl.cdiv(cols, BLOCK_N)
     tap_row = (pid // tiles_n) % PARTS * TAP_ROWS
     split = pid // (tiles_n * PARTS)
@@ -234,7 +237,7 @@ def depthwise_wgrad(
     for row in tl.static_range(TAP_ROWS):
         f_d = (tap_row + row) // FILTER[1]
         f_h = (tap_row + row) % FILTER[1]
-        for s in tl.static_range(FILTER[2]):
+        for s in tl.static_range(TAP_COLUMNS):
             total = tl.sum(acc[row * FILTER[2] + s], axis=0 if GRAD_UNIT else 1)
             tl.store(
                 dst_ptr + f_d * stride_wt + f_h * stride_wr + s * stride_ws,
