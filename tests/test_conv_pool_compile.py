@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import triton
 
 from tritonconv.conv_pool import WITH_TAPS, PoolStage, conv_pool_problem
 from tritonconv.device import TARGETS
@@ -132,17 +133,19 @@ def test_rarer_forms_compile_fit_and_do_not_spill(form, target):
 def test_pooling_moves_nothing_and_the_loop_stays_as_it_is():
     """Against the convolution alone with the same tile: no shuffle, less through shared memory, for
     only what is pooled is turned to be stored, and a loop no longer than that of either form."""
+    old = triton.__version__.startswith("3.6.")
     found = {}
     for f in figures_of("sm_90", "against"):
         found[(f["kernel"], *f["tile"])] = f
     for m, n in itertools.product((64, 128), (64, 128)):
         fused, alone = (found[(kernel, m, n)] for kernel in ("conv_pool_gemm", "gather_gemm"))
         stores = [sum(f["opcodes"].get(o, 0) for o in ("STS", "STSM")) for f in (fused, alone)]
-        # One may tell a thread its warp, as Triton 3.6 has it; pooling by shuffles would take many.
-        assert fused["opcodes"].get("SHFL", 0) <= 1
+        # Triton 3.6 tells a thread its warp by one; pooling by shuffles would take many.
+        assert fused["opcodes"].get("SHFL", 0) <= old
         assert stores[0] < stores[1], (m, n, stores)
         assert sum(fused["opcodes"].values()) < sum(alone["opcodes"].values())
         # The product is transposed: its tile of (n x m) is another tile of the other kernel.
         turned = found[("gather_gemm", n, m)]
-        # Under Triton 3.6 it is 140 instructions for 136 at 128 x 128, under 3.9 no more.
-        assert fused["loop"] <= 1.03 * max(alone["loop"], turned["loop"]), (m, n, fused["loop"])
+        # Under Triton 3.6 it is 140 instructions for 136 at 128 x 128.
+        longest = max(alone["loop"], turned["loop"]) + 4 * old
+        assert fused["loop"] <= longest, (m, n, fused["loop"])
