@@ -46,9 +46,8 @@ def vector_width(problem: PoolProblem, which: PoolPass) -> int:
     width = 16 // problem.dtype.itemsize
     if not channels_fast(problem, which) or problem.channels % width:
         return 1
-    shapes = {5: problem.input_shape_3d}
     for name, strides in _touched(problem, which).items():
-        shape = shapes[5] if name in ("x", "dx") else problem.output_shape_3d
+        shape = problem.input_shape_3d if name in ("x", "dx") else problem.output_shape_3d
         steps = zip(strides, shape, strict=True)
         if any(s % width for axis, (s, n) in enumerate(steps) if axis != 1 and n > 1):
             return 1
