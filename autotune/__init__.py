@@ -1,6 +1,10 @@
-"""Configs of kernels, and which one to use: knows keys, configs and defaults, nothing else."""
+"""Which config to launch a kernel with: records of measurements, searches, and the policy of use.
 
-from .config import Config
+Knows keys, configs, a way to compile and a way to launch; nothing of what the kernels compute.
+"""
+
+from .config import Candidate, Config
+from .key import Gpu, Key
 from .table import Choice, ConfigTable
 
-__all__ = ["Choice", "Config", "ConfigTable"]
+__all__ = ["Candidate", "Choice", "Config", "ConfigTable", "Gpu", "Key"]

@@ -1,6 +1,7 @@
-"""One way to launch a kernel."""
+"""One way to launch a kernel, and one way to solve a problem."""
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 
 @dataclass(frozen=True, order=True)
@@ -22,3 +23,13 @@ class Config:
     def __str__(self) -> str:
         constants = ", ".join(f"{name}={value}" for name, value in self.constants)
         return f"{constants}, num_warps={self.num_warps}, num_stages={self.num_stages}"
+
+
+class Candidate(NamedTuple):
+    """An algorithm by name and its config. Their order breaks ties, the same everywhere."""
+
+    variant: str
+    config: Config
+
+    def __str__(self) -> str:
+        return f"{self.variant}: {self.config}"
