@@ -103,21 +103,24 @@ class PoolCall(NamedTuple):
 
             return by_torch
 
+        written = Slot.GRAD_INPUT if which is PoolPass.BACKWARD else Slot.OUTPUT
+        kept = Slot.TAPS if self.reduction.kind == "max" else Slot.SAVED
+        x, dy, saved, *_ = self.operands
+        given = {
+            Slot.INPUT: x,
+            Slot.GRAD_OUTPUT: dy,
+            Slot.PARAMETERS: self.parameters,
+            kept: True if saves else saved,
+        }
+        launch = plan.bind(written, *(slot for slot, t in given.items() if t is not None))
+
         def by_kernels(call: PoolCall) -> tuple[Tensor, Tensor | None]:
             first = call.first
             result = torch.empty_strided(shape, strides, dtype=first.dtype, device=first.device)
             taps = torch.empty_like(result, dtype=problem.tap_dtype) if saves else None
             x, dy, saved, *_ = call.operands
-            written = Slot.GRAD_INPUT if which is PoolPass.BACKWARD else Slot.OUTPUT
-            kept = Slot.TAPS if call.reduction.kind == "max" else Slot.SAVED
-            tensors = {
-                written: result,
-                Slot.INPUT: x,
-                Slot.GRAD_OUTPUT: dy,
-                kept: taps if saves else saved,
-                Slot.PARAMETERS: call.parameters,
-            }
-            plan.run({slot: t for slot, t in tensors.items() if t is not None})
+            tensors = (x, dy, call.parameters, taps if saves else saved)
+            launch(result, *(t for t in tensors if t is not None))
             return result, taps
 
         return by_kernels

@@ -118,11 +118,7 @@ def _prepare(
         result = sums(a, b, None)
         return result.add_(epilogue.spread(extra, result.shape[2:]))
 
-    def by_kernels(a: Tensor, b: Tensor, extra: Any) -> Tensor:
-        bias = extra if isinstance(extra, Tensor) else None
-        return _launch(plan, a, b, Extras(bias))[0]
-
-    return by_aten if plan.backend == "aten" else by_kernels
+    return by_aten if plan.backend == "aten" else _bound(plan, isinstance(extra, Tensor))
 
 
 def _prepare_fused(
@@ -132,30 +128,55 @@ def _prepare_fused(
     sums = sums_by_aten(plan.problem, which, size, arguments)
     tied = extras.bias is not None and extras.bias.dim() == 1
 
-    def by_kernels(a: Tensor, w: Tensor, extras: Extras) -> tuple[Tensor, Tensor]:
-        return _launch(plan, a, w, extras)
-
     def by_aten(a: Tensor, w: Tensor, extras: Extras) -> tuple[Tensor, Tensor]:
         return epilogue.finish(sums(a, w, extras.bias if tied else None), extras, tied)
 
-    return by_aten if plan.backend == "aten" else by_kernels
+    return by_aten if plan.backend == "aten" else _bound_fused(plan, extras)
 
 
-def _launch(plan: Plan, a: Tensor, b: Tensor, extras: Extras) -> tuple[Tensor, Tensor]:
-    problem, which = plan.problem, plan.which
-    first, second, written = OPERANDS[which]
-    shape, strides = problem.result_shape(which), problem.result_strides(which)
-    result = torch.empty_strided(shape, strides, dtype=a.dtype, device=a.device)
-    tensors = {first: a, second: b, written: result}
-    if extras.bias is not None:
-        tensors[Slot.BIAS] = extras.bias
-    if extras.residual is not None:
-        tensors[Slot.RESIDUAL] = extras.residual
-    pre = result.new_empty(0)
-    if extras.keep_pre:
-        pre = tensors[Slot.PRE] = torch.empty_like(result)
-    plan.run(tensors)
-    return result, pre
+def _bound(plan: Plan, biased: bool) -> Callable[[Tensor, Tensor, Any], Tensor]:
+    """The kernels of a plain call, and nothing else that could have been done before it."""
+    first, second, written = OPERANDS[plan.which]
+    shape = plan.problem.result_shape(plan.which)
+    strides = plan.problem.result_strides(plan.which)
+    bias = (Slot.BIAS,) if biased else ()
+    launch = plan.bind(first, second, written, *bias)
+    empty = torch.empty_strided
+
+    def with_bias(a: Tensor, b: Tensor, extra: Tensor) -> Tensor:
+        result = empty(shape, strides, dtype=a.dtype, device=a.device)
+        launch(a, b, result, extra)
+        return result
+
+    def without(a: Tensor, b: Tensor, extra: Any) -> Tensor:
+        result = empty(shape, strides, dtype=a.dtype, device=a.device)
+        launch(a, b, result)
+        return result
+
+    return with_bias if biased else without
+
+
+def _bound_fused(
+    plan: Plan, extras: Extras
+) -> Callable[[Tensor, Tensor, Extras], tuple[Tensor, Tensor]]:
+    first, second, written = OPERANDS[plan.which]
+    shape = plan.problem.result_shape(plan.which)
+    strides = plan.problem.result_strides(plan.which)
+    optional = {
+        Slot.BIAS: extras.bias is not None,
+        Slot.RESIDUAL: extras.residual is not None,
+        Slot.PRE: extras.keep_pre,
+    }
+    launch = plan.bind(first, second, written, *(s for s, present in optional.items() if present))
+
+    def by_kernels(a: Tensor, w: Tensor, extras: Extras) -> tuple[Tensor, Tensor]:
+        result = torch.empty_strided(shape, strides, dtype=a.dtype, device=a.device)
+        pre = torch.empty_like(result) if extras.keep_pre else None
+        others = [t for t in (extras.bias, extras.residual, pre) if t is not None]
+        launch(a, w, result, *others)
+        return result, result.new_empty(0) if pre is None else pre
+
+    return by_kernels
 
 
 def in_strides(result: Tensor, strides: tuple[int, ...]) -> Tensor:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from triton.runtime import interpreter
 
-from ..launch import Launch
+from ..launch import BoundLaunch, Launch
 
 
 @contextmanager
@@ -68,14 +68,20 @@ def checked_interpreter() -> Iterator[None]:
 def counted_launches() -> Iterator[list[Launch]]:
     """The launches that happen inside the block, in order."""
     launches: list[Launch] = []
-    run = Launch.run
+    run, direct = Launch.run, BoundLaunch.directly
 
-    def counted(self: Launch, tensors: Any) -> None:
+    def counted(self: Launch, tensors: Any) -> Any:
         launches.append(self)
-        run(self, tensors)
+        return run(self, tensors)
+
+    def counted_directly(self: BoundLaunch, *rest: Any) -> None:
+        launches.append(self.launch)
+        direct(self, *rest)
 
     Launch.run = counted  # type: ignore[method-assign]
+    BoundLaunch.directly = counted_directly  # type: ignore[method-assign]
     try:
         yield launches
     finally:
         Launch.run = run  # type: ignore[method-assign]
+        BoundLaunch.directly = direct  # type: ignore[method-assign]
