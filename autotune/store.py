@@ -7,7 +7,6 @@ import time
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
-import filelock
 import platformdirs
 
 from . import files, names
@@ -207,6 +206,9 @@ class Store:
     @contextlib.contextmanager
     def _lock(self) -> Iterator[None]:
         """One merging process at a time; without it where there is no locking, or for long."""
+        # Here, because a process that only reads has no need of it.
+        import filelock
+
         root = self._user.root / names.LAYOUT
         with contextlib.ExitStack() as stack:
             try:

@@ -11,19 +11,8 @@ from autotune.layers import Entry
 from autotune.lookup import NoRecord, Tier, distance, explain, look_up
 from autotune.store import LAYERS, Store
 
-from .autotune_cases import (
-    A100,
-    H100,
-    H200,
-    LARGE,
-    NOW,
-    OLD,
-    OTHER,
-    SMALL,
-    candidates,
-    key_of,
-    record_of,
-)
+from .autotune_cases import A100, H100, H200, LARGE, NOW, OLD, OTHER, SMALL, key_of, record_of
+from .autotune_strategies import candidates
 
 
 class Memory:

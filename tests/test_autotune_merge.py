@@ -15,19 +15,8 @@ from autotune.records import RecordError, decode, encode
 from autotune.store import Store
 from autotune.task import Build
 
-from .autotune_cases import (
-    A100,
-    H100,
-    H200,
-    LARGE,
-    NOW,
-    OLD,
-    OTHER,
-    SMALL,
-    key_of,
-    record_of,
-    records,
-)
+from .autotune_cases import A100, H100, H200, LARGE, NOW, OLD, OTHER, SMALL, key_of, record_of
+from .autotune_strategies import records
 
 one_key = records(st.just(key_of()))
 currents = st.sampled_from([frozenset(), frozenset({"k1"}), frozenset({"k2"})])

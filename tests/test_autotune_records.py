@@ -22,7 +22,8 @@ from autotune.records import (
 )
 from autotune.task import Failure, FailureKind, Outcome
 
-from .autotune_cases import H200, LARGE, NOW, OLD, OTHER, SMALL, key_of, keys, record_of, records
+from .autotune_cases import H200, LARGE, NOW, OLD, OTHER, SMALL, key_of, record_of
+from .autotune_strategies import keys, records
 
 
 def changed(**parts):

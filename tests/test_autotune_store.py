@@ -1,5 +1,6 @@
 """The store: nothing is lost, nothing hurts a call, whatever lies on the disk."""
 
+import json
 import os
 import time
 import warnings
@@ -15,8 +16,10 @@ from autotune.records import LIMIT, encode
 from autotune.store import Store
 from autotune.task import FailureKind
 from autotune.trials import Trial
+from benchmarks import records as records_benchmark
 
-from .autotune_cases import H100, LARGE, OTHER, SMALL, key_of, keys, record_of
+from .autotune_cases import H100, LARGE, OTHER, SMALL, key_of, record_of
+from .autotune_strategies import keys
 
 ROOT = Path(__file__).parent.parent
 
@@ -247,3 +250,17 @@ def test_what_was_left_behind_is_swept(store):
     Store(store.directory, environ={}).put(record_of(key_of(n=2)))
     assert not left.exists() and fresh.exists()
     assert store.prune(seconds=-60) == [fresh]
+
+
+def test_the_benchmark_runs(tmp_path, capsys):
+    assert (
+        records_benchmark.main(
+            ["--entries", "60", "--directory", str(tmp_path), "--json", str(tmp_path / "a.json")]
+        )
+        == 0
+    )
+    rows = json.loads((tmp_path / "a.json").read_text())["rows"]
+    assert len(rows) == 11 and all(row["seconds"] > 0 for row in rows)
+    assert "nearest shape, from memory" in capsys.readouterr().out
+    # It leaves nothing but its figures.
+    assert [path.name for path in tmp_path.iterdir()] == ["a.json"]

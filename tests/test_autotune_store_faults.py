@@ -138,16 +138,13 @@ FAULTS = [
 
 
 @pytest.mark.parametrize("function, code, words", FAULTS, ids=[f"{f[0]} {f[2]}" for f in FAULTS])
-@pytest.mark.parametrize("keep_better", [False, True])
-def test_what_cannot_be_written_stays_in_memory(
-    store, monkeypatch, function, code, words, keep_better
-):
+@pytest.mark.parametrize("better", [False, True])
+def test_what_cannot_be_written_stays_in_memory(store, monkeypatch, function, code, words, better):
     real = getattr(os, function)
+    reading = (os.O_RDONLY | os.O_NONBLOCK,)
 
     def refuse(path, *rest, **named):
-        if str(path).startswith(str(store.directory)) and rest[:1] != (
-            os.O_RDONLY | os.O_NONBLOCK,
-        ):
+        if str(path).startswith(str(store.directory)) and rest[:1] != reading:
             raise OSError(code, os.strerror(code), path)
         return real(path, *rest, **named)
 
