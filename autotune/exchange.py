@@ -97,8 +97,8 @@ def read_records(path: Path, warn: Warn | None = None) -> Iterator[Record]:
     warn = warn or Warner()
     if path.is_dir():
         # Packs, and a store's tree; its trials and temporary files have other names.
-        for child in sorted(path.rglob("*.json*")):
-            if child.is_file() and not child.name.endswith(".trials.jsonl"):
+        for child in sorted(path.rglob("*")):
+            if child.suffix in (".json", ".jsonl") and not child.name.endswith(".trials.jsonl"):
                 yield from read_lines(child, warn)
         return
     path.stat()

@@ -1,6 +1,5 @@
 """Where records are read from: a tree of one file a record, and packs of many records a file."""
 
-import contextlib
 import os
 import warnings
 from collections.abc import Callable, Iterable, Iterator
@@ -96,7 +95,7 @@ class Tree:
     def family(self, key: Key) -> list[Entry]:
         """Records that differ from a key in sizes and device model at most."""
         found = {e.key.digest: e for e in self._folder(self.root / names.family_folder(key))}
-        for digest, entry in self._unwritten.items():
+        for digest, entry in list(self._unwritten.items()):
             if entry.key.family == key.family:
                 found[digest] = entry
         return [found[digest] for digest in sorted(found)]
@@ -107,7 +106,7 @@ class Tree:
             for entry in self._folder(folder, keep=False):
                 if entry.key.digest not in self._unwritten:
                     yield entry
-        yield from self._unwritten.values()
+        yield from list(self._unwritten.values())
 
     def folders(self) -> Iterator[Path]:
         """The folder of every family."""
@@ -143,7 +142,7 @@ class Tree:
         except (FileNotFoundError, NotADirectoryError):
             return
         except OSError as error:
-            self._warn(folder, f"cannot be listed ({error.strerror}); the search goes on without")
+            self._warn(folder, f"cannot be listed ({error.strerror}); passed over")
             return
         for path in paths:
             entry = self._load(Path(path), keep)
@@ -208,11 +207,16 @@ class Packs:
 
     def _listed(self) -> list[Path]:
         if self._paths is None:
-            self._paths = [self.place]
-            with contextlib.suppress(NotADirectoryError, FileNotFoundError):
-                self._paths = sorted(
-                    path for path in self.place.iterdir() if path.suffix in (".json", ".jsonl")
-                )
+            try:
+                inside = sorted(self.place.iterdir())
+                self._paths = [path for path in inside if path.suffix in (".json", ".jsonl")]
+            except NotADirectoryError:
+                self._paths = [self.place]
+            except FileNotFoundError:
+                self._paths = []
+            except OSError as error:
+                self._warn(self.place, f"cannot be listed ({error.strerror}); passed over")
+                self._paths = []
         return self._paths
 
     def _need(self, key: Key) -> None:

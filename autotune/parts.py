@@ -15,9 +15,9 @@ MOST_FAILURES = 128
 _DEEPEST = 8
 _LARGEST = 1 << 62
 
-# No control characters; said as a search for one, because Python's `$` overlooks a last newline.
+# No control characters, the last newline that Python's `$` overlooks included.
 Name: TypeAlias = Annotated[
-    str, Meta(min_length=1, max_length=200, pattern=r"^(?![\s\S]*[\x00-\x1f\x7f])")
+    str, Meta(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f]+$(?!\n)")
 ]
 Text: TypeAlias = Annotated[str, Meta(max_length=2000)]
 Integer: TypeAlias = Annotated[int, Meta(ge=-_LARGEST, le=_LARGEST)]

@@ -198,10 +198,10 @@ class Store:
     def _outside(self, name: str, place: str | os.PathLike[str]) -> list[Layer]:
         """The layers of an override or an extra directory."""
         path = _absolute(place)
-        if not path.exists():
+        if not os.path.exists(path):
             self._warn(path, f"does not exist; expected the records of {name}")
         packs = Packs(name, path, self._warn)
-        return [Tree(name, _records(path), self._warn), packs] if path.is_dir() else [packs]
+        return [Tree(name, _records(path), self._warn), packs] if os.path.isdir(path) else [packs]
 
     @contextlib.contextmanager
     def _lock(self) -> Iterator[None]:
@@ -225,7 +225,7 @@ def _records(directory: Path) -> Path:
 
 
 def _absolute(path: str | os.PathLike[str]) -> Path:
-    return Path(path).expanduser().absolute()
+    return Path(os.path.expanduser(path)).absolute()
 
 
 __all__ = ["LAYERS", "Entry", "RecordWarning", "Store"]

@@ -116,7 +116,10 @@ def test_ties_are_broken_the_same_everywhere():
     for store in (Memory(*pair), Memory(*pair[::-1])):
         found = find(store)
         assert found is not None and found.candidate == first.candidate
-    # Of sibling devices the one of nearer size, then the earlier layer.
+    layers = [entry(e.key, e.candidate, layer="shipped" if e is first else "user") for e in pair]
+    found = find(Memory(*layers))
+    assert found is not None and (found.layer, found.candidate != first.candidate) == ("user", True)
+    # Of sibling devices the one of nearer size.
     big, small = (H100.__class__("cuda", "sm_90", "x", n) for n in (144, 60))
     found = find(Memory(entry(key_of(gpu=small), SMALL), entry(key_of(gpu=big), LARGE)))
     assert found is not None and found.candidate == LARGE

@@ -45,7 +45,7 @@ def test_the_order_is_total(a, b, current):
 
 
 ORDER = [
-    ({"validated": True, "build": OLD, "best_us": 10.0}, {"validated": False, "best_us": 1.0}),
+    ({"best_us": 10.0}, {"validated": False, "build": OLD, "best_us": 1.0}),
     ({"build": OLD}, {"build": NOW, "best_us": 1.0}),  # k1 is current below
     ({"build": Build("k1", "3.10")}, {"build": Build("k1", "3.9"), "best_us": 1.0}),
     # The higher speed-up, not the shorter time.
@@ -142,7 +142,11 @@ def test_stores_are_exchanged(tmp_path):
     assert found is not None and found.record == better
     # A directory with a tree is imported like a file.
     third = Store(tmp_path / "c", environ={})
-    assert len(import_records(third, tmp_path / "b").added) == 7
+    beside = found.path.with_suffix(".trials.jsonl")
+    for path in (beside, beside.with_name(f".{found.path.name}.1.abc.tmp")):
+        path.write_text("not a record")
+    done = import_records(third, tmp_path / "b")
+    assert len(done.added) == 7 and not done.refused
 
 
 def test_an_import_that_cannot_be_written_says_so(tmp_path):

@@ -174,6 +174,14 @@ def test_not_a_number_is_never_written():
         Record.of(key_of(alpha=math.nan), Outcome(SMALL, SMALL), lambda _: NOW, "", {})
 
 
+def test_what_could_not_be_read_is_not_made():
+    nameless = SMALL._replace(variant="")
+    with pytest.raises(RecordError, match="length >= 1"):
+        Record.of(key_of(), Outcome(nameless, SMALL), lambda _: NOW, "", {})
+    with pytest.raises(RecordError, match="not JSON"):
+        Record.of(key_of(op="\udcff"), Outcome(SMALL, SMALL), lambda _: NOW, "", {})
+
+
 def test_failures_are_bounded_and_printable():
     many = {SMALL._replace(variant=f"v{i:03}"): Failure(FailureKind.CRASH) for i in range(200)}
     many[SMALL] = Failure(FailureKind.ERROR, "\udcff" + "x" * 9_999)

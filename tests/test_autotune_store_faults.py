@@ -180,6 +180,25 @@ def test_a_directory_that_is_a_file(tmp_path):
     assert candidate_in(store, key_of()) == SMALL
 
 
+def test_what_cannot_be_listed_is_passed_over(tmp_path, monkeypatch):
+    Store(tmp_path / "user", environ={}).put(record_of())
+    (tmp_path / "extra").mkdir()
+
+    def refuse(path, *_):
+        raise OSError(errno.EACCES, os.strerror(errno.EACCES), path)
+
+    store = Store(tmp_path / "user", extra=[tmp_path / "extra"], environ={})
+    for name in ("scandir", "listdir"):
+        monkeypatch.setattr(os, name, refuse)
+    with pytest.warns(RecordWarning) as caught:
+        assert candidate_in(store, key_of()) == SMALL and store.family(key_of()) == ()
+        assert list(store.entries()) == []
+    said = [str(w.message).removeprefix(f"autotune: {tmp_path}/") for w in caught]
+    assert said[0] == "extra: cannot be listed (Permission denied); passed over"
+    folder = f"records/v1/cuda-sm_90/conv/{key_of().family}: cannot be listed"
+    assert [text[: text.index(" (")] for text in said[1:]] == [f"user/{folder}", f"extra/{folder}"]
+
+
 def test_too_long_a_record_stays_in_memory(store):
     record = record_of(environment={f"n{i}": "x" * 2000 for i in range(600)})
     with pytest.warns(RecordWarning, match="more than the 1048576"):
