@@ -10,11 +10,12 @@ import time
 import warnings
 from pathlib import Path
 
+import filelock
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from autotune.layers import RecordWarning
+from autotune.layers import RecordWarning, Tree
 from autotune.records import LIMIT, encode
 from autotune.store import Store
 
@@ -165,7 +166,8 @@ def test_what_cannot_be_written_stays_in_memory(store, monkeypatch, function, co
         store.put(record_of(), must=True)
     # A disk that has room again takes it.
     monkeypatch.undo()
-    assert store.put(record_of()) is not None
+    path = store.put(record_of())
+    assert path is not None and [e.path for e in store.exact(key_of())] == [path]
     assert store.remove(key_of(n=9)) and len(list(store.entries())) == 1
     assert not list(store.directory.rglob("*.tmp"))
 
@@ -223,6 +225,26 @@ def test_merging_processes_keep_the_best(tmp_path):
     running = [worker("better", tmp_path, n, 25) for n in range(4)]
     assert [process.wait(120) for process in running] == [0] * 4
     assert Store(tmp_path, environ={}).get(key_of()).record.best_us == 1.0
+
+
+@pytest.mark.parametrize("better", [False, True])
+def test_only_merging_locks(store, monkeypatch, better):
+    seen = []
+    write = Tree.write
+
+    def look_and_write(self, record):
+        lock = filelock.FileLock(store.directory / "records" / "v1" / ".lock", timeout=0)
+        try:
+            with lock:
+                seen.append("free")
+        except (OSError, RuntimeError):
+            seen.append("held")
+        return write(self, record)
+
+    store.put(record_of())
+    monkeypatch.setattr(Tree, "write", look_and_write)
+    assert store.put(record_of(best_us=1.0), keep_better=better) is not None
+    assert seen == ["held" if better else "free"]
 
 
 def test_a_killed_writer_leaves_a_readable_store(tmp_path):
