@@ -138,7 +138,7 @@ def measure(entries: int, directory: Path) -> list[Row]:
     each("get, first time", [lambda key=key: fresh.get(key) for key in keys])
     each("get, from memory", [lambda key=key: fresh.get(key) for key in keys])
     each("nearest shape, first time", [lambda key=key: nearest(fresh, key) for key in near])
-    each("nearest shape, from memory", [lambda key=key: nearest(fresh, key) for key in near])
+    each("nearest shape, files unchanged", [lambda key=key: nearest(fresh, key) for key in near])
     each("miss", [lambda key=key: fresh.get(key) for key in missing])
 
     ours = [entry.record for entry in fresh.entries()]

@@ -268,6 +268,6 @@ def test_the_benchmark_runs(tmp_path, capsys):
     )
     rows = json.loads((tmp_path / "a.json").read_text())["rows"]
     assert len(rows) == 11 and all(row["seconds"] > 0 for row in rows)
-    assert "nearest shape, from memory" in capsys.readouterr().out
+    assert "nearest shape, files unchanged" in capsys.readouterr().out
     # It leaves nothing but its figures.
     assert [path.name for path in tmp_path.iterdir()] == ["a.json"]
