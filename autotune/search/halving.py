@@ -6,7 +6,7 @@ from ..config import Candidate
 from .trials import Trials
 
 # Rounds of each race: the median of three survives one outlier.
-ROUNDS = 3
+ROUNDS = 2
 # A race keeps one in so many, rounded up.
 KEEP_ONE_IN = 2
 

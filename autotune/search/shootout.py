@@ -11,11 +11,11 @@ STAGES = ((6, 8), (3, 8), (2, 16))
 HOPELESS = 1.25
 
 
-def shoot_out(trials: Trials, finalists: Sequence[Candidate]) -> int:
-    """Time the finalists in turns, fewer and fewer of them. The first round of it.
+def shoot_out(trials: Trials, finalists: Sequence[Candidate]) -> None:
+    """Time the finalists in turns, fewer and fewer of them.
 
-    What they took in earlier races picked them, so it flatters them, and a verdict should look at
-    later rounds alone.
+    What they took in earlier races picked them, so it flatters them: a verdict looks at the rounds
+    of the shoot-out alone. With few trials left each stage has fewer rounds.
     """
     start = trials.rounds
     share = 1.0 if trials.left is None else min(1.0, trials.left / cost(len(finalists)))
@@ -30,7 +30,8 @@ def shoot_out(trials: Trials, finalists: Sequence[Candidate]) -> int:
             if slow > HOPELESS * trials.median(ranked[0], since=start):
                 default = []
         pool = [c for c in ranked if c != trials.default]
-    return start
+        if not pool:
+            break
 
 
 def cost(finalists: int) -> int:

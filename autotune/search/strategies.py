@@ -10,8 +10,8 @@ from .pool import fill, predicted, seeds, shuffled
 from .prune import without
 from .trials import CALL, Trials
 
-# Of the candidates that the model likes, so many at most and at least are compiled and raced.
-MOST, LEAST = 32, 8
+# Of the candidates that the model likes best, so many are compiled and raced: at most, at least.
+MOST, LEAST = 16, 8
 SURVIVORS = 4
 # Samples of each candidate where candidates are not dropped: what a median and an outlier need.
 EACH = 5
@@ -34,35 +34,35 @@ class Strategy:
 
 
 def _guided(trials: Trials, start: Start) -> None:
-    _race(trials, start, 0.5, MOST)
+    _race(trials, start)
     trials.stage = "descent"
     descend(trials)
 
 
-def _halving(trials: Trials, start: Start) -> None:
-    _race(trials, start, 1.0, 4 * MOST)
-
-
-def _race(trials: Trials, start: Start, share: float, most: int) -> None:
-    """Race the default, neighbours' winners and the model's best, as many as the budget allows."""
+def _race(trials: Trials, start: Start) -> None:
+    """Halve a pool that takes at most half of the trials that are left."""
     trials.stage = "compile"
-    first = seeds(trials, start.neighbours)
-    size = most
-    left = None if trials.left is None else int(trials.left * share)
-    while left is not None and size > LEAST and cost(size + len(first), SURVIVORS) > left:
+    size, left = MOST, trials.left
+    while left is not None and size > LEAST and 2 * cost(size, SURVIVORS) > left:
         size -= 1
-    source = without(predicted(trials.task), {*trials.failures, *first})
-    pool = [*first, *fill(trials, source, size)]
+    pool = _promising(trials, start, size)
     trials.stage = "race"
     halve(trials, pool, SURVIVORS)
 
 
 def _descent(trials: Trials, start: Start) -> None:
+    trials.stage = "compile"
+    pool = _promising(trials, start, LEAST)
     trials.stage = "descent"
+    trials.measure(pool, EACH)
+    descend(trials)
+
+
+def _promising(trials: Trials, start: Start, size: int) -> list[Candidate]:
+    """The default, the neighbours' winners, and so many that the model likes best."""
     first = seeds(trials, start.neighbours)
     source = without(predicted(trials.task), {*trials.failures, *first})
-    trials.measure([*first, *fill(trials, source, LEAST)], EACH)
-    descend(trials)
+    return [*first, *fill(trials, source, size)]
 
 
 def _exhaustive(trials: Trials, start: Start) -> None:
@@ -76,18 +76,17 @@ def _random(trials: Trials, start: Start) -> None:
 
 
 def _each(trials: Trials, source: Sequence[Candidate], start: Start) -> None:
-    """Time every candidate alike, in turns over all of them."""
-    trials.stage = "compile"
-    pool = seeds(trials, start.neighbours)
-    for i in range(0, len(source), CALL):
-        pool += [c for c in trials.compile(source[i : i + CALL]) if c not in pool]
+    """Time every candidate alike: once as soon as it is compiled, then in turns over all."""
     trials.stage = "measure"
-    trials.measure(pool, EACH)
+    pool = trials.measure(seeds(trials, start.neighbours), 1)
+    source = without(source, {*trials.failures, *pool})
+    for i in range(0, len(source), CALL):
+        pool += trials.measure(trials.compile(source[i : i + CALL]), 1)
+    trials.measure(pool, EACH - 1)
 
 
 STRATEGIES: dict[str, Strategy] = {
     "guided": Strategy(_guided, 0.65),
-    "halving": Strategy(_halving, 0.65),
     "descent": Strategy(_descent, 0.65),
     "exhaustive": Strategy(_exhaustive, 0.9),
     "random": Strategy(_random, 0.65),

@@ -116,26 +116,27 @@ class Trials:
     def measure(self, candidates: Iterable[Candidate], rounds: int) -> list[Candidate]:
         """Time each `rounds` times, in turns. Those that work, in their order.
 
-        Raises Exhausted when the budget's share is spent, after spending all of it.
+        Raises Exhausted when the budget's share is spent. Its last round may be a part of one.
         """
         pool = without(candidates, self.failures)
         while rounds > 0 and pool:
             block = max(1, min(rounds, CALL // len(pool)))
+            left = self.left
+            whole = left is None or left >= len(pool)
+            if left is not None:
+                pool = pool[:left]
+                block = max(1, min(block, left // max(1, len(pool))))
             for start in range(0, len(pool), CALL):
                 self._measure(pool[start : start + CALL], block)
             self.rounds += block
             rounds -= block
             pool = without(pool, self.failures)
-        return pool
+            if not whole or self.left == 0:
+                raise Exhausted("trials")
+        return self.working(pool)
 
     def _measure(self, pool: Sequence[Candidate], rounds: int) -> None:
         self._see_the_clock()
-        left = self.left
-        if left is not None and left < len(pool) * rounds:
-            if left == 0:
-                raise Exhausted("trials")
-            # Whole rounds as far as they go, then as much of one as there is.
-            rounds, pool = max(1, left // len(pool)), pool[:left]
         for candidate, found in self.bench.measure(pool, rounds).items():
             if isinstance(found, Failure):
                 self._fail(candidate, found)
@@ -147,8 +148,6 @@ class Trials:
             if not kept:
                 self._fail(candidate, Failure(FailureKind.ERROR, "the bench gave no sample"))
         self._report()
-        if self.left == 0:
-            raise Exhausted("trials")
 
     def _fail(self, candidate: Candidate, failure: Failure) -> None:
         # What failed once is not to be trusted, whatever it took before.

@@ -1,7 +1,6 @@
 """Which finalist wins: the default, unless another is faster beyond the noise."""
 
 import math
-import statistics
 from collections.abc import Mapping
 from dataclasses import dataclass
 from statistics import NormalDist
@@ -56,11 +55,10 @@ def decide(samples: Mapping[Candidate, Samples], default: Candidate) -> Verdict:
         levels = {c: math.exp(centre([math.log(t) for t in samples[c].values()])) for c in able}
         fastest = samples[in_order(levels)[0]]
         best = min(c for c in able if not gap(samples[c], fastest, scale).exceeds(TIE, least))
-    elif default not in samples:
-        best = in_order({c: statistics.median(s.values()) for c, s in samples.items()})[0]
     gaps = {c: gap(samples[c], samples[best], scale) for c in samples if c != best}
     near = {c: g for c, g in gaps.items() if abs(g.estimate) <= max(least, quantile * g.error)}
     closest = min(gaps.values(), key=lambda g: abs(g.estimate), default=None)
     error = scale / math.sqrt(len(samples[best])) if closest is None else closest.error
-    noise = math.expm1(max(least, quantile * error)) if math.isfinite(error) else math.inf
+    # Of what was timed but once nothing is known: then the noise is called 100 %.
+    noise = min(1.0, math.expm1(min(1.0, max(least, quantile * error))))
     return Verdict(best, tuple(sorted(near)), noise)
