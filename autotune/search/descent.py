@@ -7,7 +7,7 @@ from ..config import Candidate
 from .trials import Trials
 
 # How many of the best have had their neighbours looked at when the descent ends.
-BEAM = 10
+BEAM = 16
 # Rounds of the first look at neighbours, and of the second at those that are not clearly slower.
 LOOK, AGAIN = 2, 3
 CLEARLY = 1.10

@@ -9,6 +9,8 @@ from .trials import Trials
 
 # How much longer each further candidate of one prediction is taken to need.
 PUT_BACK = 0.05
+# How often a pool is filled up after pruning.
+BATCHES = 4
 
 
 def predicted(task: Task) -> list[Candidate]:
@@ -53,12 +55,12 @@ def spread(length: int) -> list[int]:
 def fill(trials: Trials, source: Sequence[Candidate], size: int) -> list[Candidate]:
     """The first `size` of the source that may be launched, compiled a batch at a time.
 
-    What pruning takes out is replaced by what comes next, once: a source in which nothing
-    compiles must not be compiled to its end.
+    What pruning takes out is replaced by what comes next, a few times: a source in which nothing
+    compiles is not to be compiled to its end.
     """
     found: list[Candidate] = []
     position = 0
-    for _ in range(2):
+    for _ in range(BATCHES):
         batch = source[position : position + size - len(found)]
         position += len(batch)
         found += trials.compile(batch)

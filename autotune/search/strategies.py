@@ -11,7 +11,7 @@ from .prune import without
 from .trials import CALL, Trials
 
 # Of the candidates that the model likes best, so many are compiled and raced: at most, at least.
-MOST, LEAST = 16, 8
+MOST, LEAST = 24, 12
 SURVIVORS = 4
 # Samples of each candidate where candidates are not dropped: what a median and an outlier need.
 EACH = 5
@@ -50,14 +50,6 @@ def _race(trials: Trials, start: Start) -> None:
     halve(trials, pool, SURVIVORS)
 
 
-def _descent(trials: Trials, start: Start) -> None:
-    trials.stage = "compile"
-    pool = _promising(trials, start, LEAST)
-    trials.stage = "descent"
-    trials.measure(pool, EACH)
-    descend(trials)
-
-
 def _promising(trials: Trials, start: Start, size: int) -> list[Candidate]:
     """The default, the neighbours' winners, and so many that the model likes best."""
     first = seeds(trials, start.neighbours)
@@ -86,8 +78,7 @@ def _each(trials: Trials, source: Sequence[Candidate], start: Start) -> None:
 
 
 STRATEGIES: dict[str, Strategy] = {
-    "guided": Strategy(_guided, 0.65),
-    "descent": Strategy(_descent, 0.65),
+    "guided": Strategy(_guided, 0.7),
     "exhaustive": Strategy(_exhaustive, 0.9),
-    "random": Strategy(_random, 0.65),
+    "random": Strategy(_random, 0.7),
 }
