@@ -29,15 +29,15 @@ def decide(samples: Mapping[Candidate, Samples], default: Candidate) -> Verdict:
     """The winner among candidates with samples, of which there is at least one.
 
     The default stays unless a challenger is faster by more than 1 % and by more than z standard
-    errors, with z such that all challengers together exceed it in one of twenty searches if none of
-    them is faster (normal quantile at 1 − 0.05/challengers; Bonferroni). Of the challengers that
-    may replace it, those within one standard error or 1 % of the fastest count as equal, and the
-    first in canonical order wins. A challenger must have stayed to the end: one with less than half
-    of the samples of another was given up.
+    errors, with z such that all challengers together exceed it in about one of twenty searches if
+    none of them is faster (normal quantile at 1 − 0.05/challengers; Bonferroni). Of the
+    challengers that may replace it, those within one standard error or 1 % of the fastest count as
+    equal, and the first in canonical order wins. A challenger must have stayed to the end: one with
+    less than half of the samples of another was given up.
     """
     scale = scatter(list(samples.values()))
     challengers = [c for c in samples if c != default]
-    quantile = NormalDist().inv_cdf(1 - ERROR / max(2, len(challengers)))
+    quantile = NormalDist().inv_cdf(1 - ERROR / max(1, len(challengers)))
     least = math.log1p(NEAR)
     stayed = max(len(samples[c]) for c in samples) / 2
     able = [

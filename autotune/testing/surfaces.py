@@ -72,7 +72,7 @@ class Surface:
 
     Programs fill a device in waves; multiply-adds, bytes and latency bound a program together.
     Bank conflicts, misses of the L2 cache and pairs of constants that do not suit each other come
-    on top. The rules refuse a seventh of the configs. Of the others a fifth fails: most by the
+    on top. The rules refuse a seventh of the configs. Of the others a sixth fails: most by the
     shared memory or the spills that they compile to, some do not compile, a few crash or are wrong.
     """
 
