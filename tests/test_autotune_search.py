@@ -178,7 +178,9 @@ def test_outcome_reports_medians_ties_and_noise():
     assert found.speedup == pytest.approx(2, rel=0.05)
     assert 0 < found.noise < 0.05
     assert found.stopped == "" and found.failures == {}
-    assert found.times.keys() == found.samples.keys() == {at(i) for i in range(4)}
+    assert found.times.keys() == {at(i) for i in range(4)}
+    # Of the shoot-out alone, which the default leaves, and then the slowest.
+    assert found.samples == {at(0): 8, at(1): 32, at(2): 32, at(3): 16}
 
 
 def test_noise_is_of_the_right_size():
@@ -375,6 +377,7 @@ def test_what_fails_later_is_out():
     bench.on_sample = crash
     found = run(task, bench)
     assert found.best == at(2) and found.failures[at(1)].kind is FailureKind.CRASH
+    assert at(1) not in found.times
 
 
 def test_known_failures_are_not_tried_again():
@@ -400,6 +403,13 @@ def test_default_that_cannot_run_is_named(found):
     assert outcome.best == at(2) and outcome.default == at(0)
     assert outcome.failures[at(0)].kind is FailureKind.RESOURCES
     assert outcome.speedup == 1.0
+
+
+def test_default_is_compiled_however_slow_it_is_predicted():
+    task = line(*range(1, 101))
+    task.first, task.artefacts = at(99), {at(99): Artefacts(2000, 32, 0)}
+    found = run(task, trials=100)
+    assert found.failures[at(99)].kind is FailureKind.RESOURCES and found.best == at(0)
 
 
 def test_default_that_spills_still_races():
@@ -458,7 +468,7 @@ def test_descent_follows_a_slope_and_leaves_a_hollow():
 def test_neighbours_differ_by_one_step_in_one_coordinate():
     grid = [
         Candidate("a", Config.of(w, s, M=m, N=n))
-        for m in (16, 32, 128)
+        for m in (8, 16, 32, 128, 256)
         for n in (16, 32)
         for w in (2, 8)
         for s in (1, 2, 3)
