@@ -159,6 +159,8 @@ class Outcome:
 
     `times` are the medians in microseconds of what was measured, `ties` those that cannot be told
     from the best; `noise` is the relative half-width within which two medians count as equal.
+    `stopped` is "" for a search that came to its end, else what ended it: "time", "trials",
+    "interrupted", or "nothing works". `trials` and `compiles` are what it spent.
     """
 
     best: Candidate
@@ -169,6 +171,9 @@ class Outcome:
     ties: tuple[Candidate, ...] = ()
     noise: float = 0.0
     stopped: str = ""
+    trials: int = 0
+    compiles: int = 0
+    seconds: float = 0.0
 
     @property
     def speedup(self) -> float:
