@@ -44,7 +44,7 @@ def bench(key=None, **options) -> WorkerBench:
 
 
 def ended(pid: int) -> bool:
-    """Whether a process is gone within two seconds; one that is no child of ours may be a zombie."""
+    """Whether a process is gone, or a zombie that is not ours to reap, within two seconds."""
     for _ in range(200):
         try:
             state = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
@@ -164,15 +164,15 @@ def test_what_no_candidate_is_to_blame_for(log):
     ]:
         with bench(key) as b, pytest.raises(BenchError, match=text):
             b.measure(FINE, 1)
-    with bench(fakes.key(unknown=True)) as b:
-        with pytest.raises(BenchError, match="task: ValueError: unknown"):
-            b.compile(FINE)
+        if text.startswith("task"):
+            with bench(key) as b, pytest.raises(BenchError, match=text):
+                b.compile(FINE)
     for name in ("tests.nowhere:FAKE", "tests.autotune_fakes:NOTHING"):
-        with WorkerBench(name, fakes.key(), isolation=isolation()) as b:
-            with pytest.raises(BenchError, match=name.partition(":")[0]):
-                b.measure(FINE, 1)
+        missing = pytest.raises(BenchError, match=name.split(":")[0])
+        with WorkerBench(name, fakes.key(), isolation=isolation()) as b, missing:
+            b.measure(FINE, 1)
     for name in ("__main__:FAKE", "tests.autotune_fakes", ":FAKE", ""):
-        with pytest.raises(ValueError, match="provider: expected \"module:attribute\""):
+        with pytest.raises(ValueError, match='provider: expected "module:attribute"'):
             WorkerBench(name, fakes.key(), isolation=isolation())
     with pytest.raises(ValueError, match="timer: expected"):
         bench(timer="FakeTimer")

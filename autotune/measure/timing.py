@@ -78,7 +78,7 @@ class Rounds:
     def measure(
         self, candidates: Iterable[Candidate], samples: int
     ) -> dict[Candidate, "list[float] | Failure"]:
-        """Microseconds of `samples` launches each, all by one policy; what failed once stays out."""
+        """Microseconds of `samples` launches each, all by one policy. A failure is final."""
         asked = list(dict.fromkeys(candidates))
         for candidate in asked:
             if candidate not in self._checked:
