@@ -71,9 +71,16 @@ def _crash() -> None:
 
 
 def _babble() -> None:
-    print('{"id": 1, "value": "garbage"}')
+    for number in range(99):
+        print(f'{{"id": {number}, "value": null}}')
     os.write(1, b"more garbage\n\x00\xff")
     subprocess.run(["echo", "and a child's"], check=True)
+
+
+def _meet() -> None:
+    note("meet")
+    while open(os.environ["AUTOTUNE_FAKE_LOG"]).read().count(" meet ") < 2:
+        time.sleep(0.01)
 
 
 def _brood() -> None:
@@ -94,6 +101,8 @@ DEEDS = {
     "odd": _odd,
     "babble": _babble,
     "brood": _brood,
+    "meet": _meet,
+    "gpu": lambda: note("gpu", repr(os.environ.get("CUDA_VISIBLE_DEVICES"))),
     "close": lambda: os.closerange(3, 256),
 }
 

@@ -134,6 +134,20 @@ def test_what_a_candidate_prints_is_no_answer(log):
     assert len({line[0] for line in log("prepare")}) == 1
 
 
+def test_compiling_is_parallel(log):
+    with bench(deadlines=Deadlines(start=60, compile=20)) as b:
+        found = b.compile([fakes.candidate("compile:meet", n) for n in range(2)])
+        assert all(isinstance(v, Artefacts) for v in found.values()), found
+    assert len({line[0] for line in log("meet")}) == 2
+
+
+def test_compiling_sees_no_gpu_and_measuring_the_one_that_is_chosen(log):
+    with bench(environment={"CUDA_VISIBLE_DEVICES": "3"}) as b:
+        b.compile([fakes.candidate("compile:gpu")])
+        b.measure([fakes.candidate("check:gpu")], 1)
+    assert [line[2] for line in log("gpu")] == ["''", "'3'"]
+
+
 def test_a_crew_keeps_its_worker_for_the_next_key(log):
     with Crew(fakes.PROVIDER, isolation()) as crew:
         keys = [fakes.key(name="a"), fakes.key(name="b"), fakes.key(name="b")]

@@ -18,6 +18,8 @@ from .errors import BenchError
 from .failures import poisons
 
 WARM_UP = 3
+# A launch that waits for the device would ask for ever more of them.
+MOST_FLUSHES = 256
 # Where torch does not say how large the L2 cache is.
 L2_BYTES = 64 << 20
 
@@ -63,12 +65,12 @@ class CudaTimer:
             launch()
         torch.cuda.synchronize()
         graph = self._captured(launch) if self._graphs else None
-        flushes = 1 + math.ceil(_host_microseconds(launch) / self._flush) if self._cold else 0
+        flushes = min(1 + math.ceil(_host_microseconds(launch) / self._flush), MOST_FLUSHES)
 
         def sample() -> float:
             # One launch that cannot be captured makes all be timed by events.
             run = launch if graph is None or not self._graphs else graph.replay
-            return self._microseconds(run, flushes)
+            return self._microseconds(run, flushes if self._cold else 0)
 
         sample()
         return sample
