@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 from autotune import Candidate, Config, Gpu, Key
 from autotune.task import Artefacts
@@ -79,7 +80,7 @@ def _babble() -> None:
 
 def _meet() -> None:
     note("meet")
-    while open(os.environ["AUTOTUNE_FAKE_LOG"]).read().count(" meet ") < 2:
+    while Path(os.environ["AUTOTUNE_FAKE_LOG"]).read_text().count(" meet ") < 2:
         time.sleep(0.01)
 
 
