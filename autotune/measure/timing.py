@@ -32,7 +32,7 @@ class Timer(Protocol):
         ...
 
 
-class Bench(Protocol):
+class Runner(Protocol):
     """One candidate at a time. A failure is returned, never raised."""
 
     @property
@@ -71,8 +71,8 @@ def medians(times: Mapping[Candidate, "list[float] | Failure"]) -> dict[Candidat
 class Rounds:
     """Checks each candidate once, then samples all that pass, in turns."""
 
-    def __init__(self, bench: Bench) -> None:
-        self._bench = bench
+    def __init__(self, runner: Runner) -> None:
+        self._runner = runner
         self._checked: dict[Candidate, Failure | None] = {}
 
     def measure(
@@ -82,18 +82,19 @@ class Rounds:
         asked = list(dict.fromkeys(candidates))
         for candidate in asked:
             if candidate not in self._checked:
-                self._checked[candidate] = self._bench.check(candidate)
+                self._checked[candidate] = self._runner.check(candidate)
         times: dict[Candidate, list[float]] = {}
-        policy, turn = None, 0
+        policy, turn, whole, live = None, 0, False, []
         while True:
-            live = self._warm(asked)
-            if self._bench.policy != policy:  # what was timed by another does not compare
-                policy = self._bench.policy
+            if not whole:
+                live = self._warm(asked)
+            if self._runner.policy != policy:  # what was timed by another does not compare
+                policy = self._runner.policy
                 times = {candidate: [] for candidate in live}
             left = [candidate for candidate in live if len(times[candidate]) < samples]
             if not left:
                 break
-            self._round(rotated(left, turn), times)
+            whole = self._round(rotated(left, turn), times)
             turn += 1
         return {candidate: self._checked[candidate] or times[candidate] for candidate in asked}
 
@@ -101,16 +102,18 @@ class Rounds:
         live = [candidate for candidate in asked if self._checked[candidate] is None]
         while True:
             for candidate in live:
-                self._checked[candidate] = self._bench.ready(candidate)
+                self._checked[candidate] = self._runner.ready(candidate)
             passed = [candidate for candidate in live if self._checked[candidate] is None]
             if len(passed) == len(live):
                 return live
             live = passed  # and again: the others may have been warm in a process that died
 
-    def _round(self, order: Iterable[Candidate], times: dict[Candidate, list[float]]) -> None:
+    def _round(self, order: Iterable[Candidate], times: dict[Candidate, list[float]]) -> bool:
+        """Sample each once. Stops, and says so, where one fails."""
         for candidate in order:
-            found = self._bench.time(candidate)
+            found = self._runner.time(candidate)
             if isinstance(found, Failure):
                 self._checked[candidate] = found
-                return
+                return False
             times[candidate].append(found)
+        return True

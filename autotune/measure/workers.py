@@ -2,7 +2,6 @@
 
 import os
 import sys
-import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -175,22 +174,21 @@ class Crew:
     """One worker that measures, and as many that compile as there are processors.
 
     They outlive a key: starting Python, importing a library and opening a device cost seconds.
+    For one thread at a time.
     """
 
     def __init__(self, provider: str, isolation: Isolation | None = None) -> None:
         self.isolation = isolation or Isolation()
         self._provider = provider
-        self._lock = threading.Lock()
         self._compilers: list[Worker] = []
         self.measurer = Worker(provider, self.isolation, gpu=True)
 
     def compilers(self, jobs: int) -> list[Worker]:
         """As many workers that compile as there is work for."""
         most = self.isolation.processes or _processors()
-        with self._lock:
-            while len(self._compilers) < min(jobs, most):
-                self._compilers.append(Worker(self._provider, self.isolation, gpu=False))
-            return self._compilers[: min(jobs, most)]
+        while len(self._compilers) < min(jobs, most):
+            self._compilers.append(Worker(self._provider, self.isolation, gpu=False))
+        return self._compilers[: min(jobs, most)]
 
     def close(self) -> None:
         """End every worker."""
