@@ -134,6 +134,14 @@ def test_what_a_candidate_prints_is_no_answer(log):
     assert len({line[0] for line in log("prepare")}) == 1
 
 
+def test_a_failure_quotes_its_own_job(log):
+    crash = fakes.candidate("check:crash")
+    with bench() as b:
+        found = b.measure([fakes.candidate("check:babble"), crash], 1)
+    expect(found, crash, FailureKind.CRASH, "about to crash")
+    assert "garbage" not in found[crash].detail
+
+
 def test_compiling_is_parallel(log):
     with bench(deadlines=Deadlines(start=60, compile=20)) as b:
         found = b.compile([fakes.candidate("compile:meet", n) for n in range(2)])
@@ -213,6 +221,12 @@ def test_a_worker_killed_from_outside(log):
         assert ended(idle)
         other = fakes.candidate("other", 8)
         assert b.measure([other, FINE[0]], 1) == {other: [8.0], FINE[0]: [3.0]}
+        b.compile(FINE[:1])
+        idle = int(log("compile")[-1][0])
+        os.kill(idle, signal.SIGKILL)
+        assert ended(idle)
+        time.sleep(0.05)  # a zombie's other threads may be about to end
+        assert b.compile(FINE[:1]) == {FINE[0]: Artefacts(3, 32, 0)}
     assert len({line[0] for line in log("prepare")}) == 3
 
 
@@ -233,17 +247,19 @@ def test_nothing_is_left_running(log):
 
 SCRIPT = """
 import sys
-sys.path.insert(0, {root!r})
+sys.path[:0] = [{root!r}, "modules"]
 with open({ran!r}, "a") as file:
     file.write("ran\\n")
 from autotune.measure import Deadlines, Isolation, WorkerBench
 from tests import autotune_fakes as fakes
 isolation = Isolation(timer=fakes.TIMER, deadlines=Deadlines(run=60), processes=2)
-bench = WorkerBench(fakes.PROVIDER, fakes.key(), isolation=isolation)
+bench = WorkerBench("mine:FAKE", fakes.key(), isolation=isolation)
 try:
     {body}
 except KeyboardInterrupt:
     print("interrupted")
+    fine = [fakes.candidate("fine", 3)]
+    print(list(bench.measure(fine, 1).values()), len(bench.compile(fine)))
 """
 
 
@@ -251,6 +267,9 @@ except KeyboardInterrupt:
 def script(tmp_path, log):
     """Starts a script without a guard on its __main__, from a folder of its own."""
     running = []
+    # Found by a relative entry of the script's own path alone.
+    (tmp_path / "modules").mkdir()
+    (tmp_path / "modules" / "mine.py").write_text("from tests.autotune_fakes import FAKE\n")
 
     def start(body: str) -> "subprocess.Popen[str]":
         path = tmp_path / "script.py"
@@ -294,7 +313,7 @@ def test_ctrl_c_reaches_the_parent_alone(script, log, job):
     assert os.getpgid(worker) == worker != os.getpgid(process.pid)
     os.killpg(process.pid, signal.SIGINT)
     said, _ = process.communicate(timeout=20)
-    assert said == "interrupted\n"
+    assert said == "interrupted\n[[3.0]] 1\n"
     assert ended(worker)
 
 

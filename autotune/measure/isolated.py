@@ -74,7 +74,7 @@ class WorkerBench:
             except BaseException as error:
                 left.clear()
                 if not isinstance(error, Exception):  # Ctrl-C waits for no deadline
-                    self._crew.close()
+                    self._crew.dismiss()
                 raise
         return {candidate: found[candidate] for candidate in asked}
 

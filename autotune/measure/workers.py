@@ -190,10 +190,16 @@ class Crew:
             self._compilers.append(Worker(self._provider, self.isolation, gpu=False))
         return self._compilers[: min(jobs, most)]
 
+    def dismiss(self) -> None:
+        """End the workers that compile, at once; the next `compilers` are new ones."""
+        for worker in self._compilers:
+            worker.close()
+        self._compilers = []
+
     def close(self) -> None:
         """End every worker."""
-        for worker in (self.measurer, *self._compilers):
-            worker.close()
+        self.dismiss()
+        self.measurer.close()
 
     def __enter__(self) -> "Crew":
         return self
