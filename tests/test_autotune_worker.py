@@ -246,6 +246,7 @@ def test_nothing_is_left_running(log):
 
 
 SCRIPT = """
+import os
 import sys
 sys.path[:0] = [{root!r}, "modules"]
 with open({ran!r}, "a") as file:
@@ -315,6 +316,16 @@ def test_ctrl_c_reaches_the_parent_alone(script, log, job):
     said, _ = process.communicate(timeout=20)
     assert said == "interrupted\n[[3.0]] 1\n"
     assert ended(worker)
+
+
+def test_a_fork_of_the_parent_leaves_the_worker_alone(script, log):
+    body = (
+        "c = [fakes.candidate('fine', 3)]; bench.measure(c, 1); child = os.fork();"
+        " child or sys.exit(0); os.waitpid(child, 0); print(list(bench.measure(c, 1).values()))"
+    )
+    said, _ = script(body).communicate(timeout=30)
+    assert said == "[[3.0]]\n"
+    assert len(log("prepare")) == 1
 
 
 def test_a_worker_does_not_outlive_its_parent(script, log):

@@ -16,6 +16,8 @@ _POISON = (
     "device-side assert",
     "unspecified launch failure",
     "hardware exception",
+    "launch timed out",
+    "ecc error",
 )
 _DETAIL = 1000
 
