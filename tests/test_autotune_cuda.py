@@ -2,13 +2,17 @@
 
 import statistics
 import time
+import warnings
 
 import pytest
 import torch
 
-from autotune.measure import BenchError
+from autotune.measure import BenchError, WorkerBench, medians
 from autotune.measure.company import disturbance, smi_list, torch_list
 from autotune.measure.cuda import CudaTimer
+from autotune.task import FailureKind
+
+from . import autotune_copies as copies
 
 
 def test_who_is_on_the_gpu():
@@ -121,3 +125,19 @@ def test_gpu_what_cannot_be_captured_is_timed_by_events():
     expected = x.sum().item() + x.numel()
     x.add_(1)
     assert x.sum().item() == expected
+
+
+@pytest.mark.gpu
+def test_gpu_a_worker_survives_what_ruins_its_device(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    small, large = copies.candidate("copy", 64), copies.candidate("copy", 256)
+    ruin, exhaust = copies.candidate("assert"), copies.candidate("exhaust")
+    with WorkerBench(copies.PROVIDER, copies.KEY) as bench, warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # of others on the GPU: this process
+        found = bench.measure([small, ruin, exhaust, large], 20)
+        assert bench.policy == "l2-cold,cuda-graph"
+    assert [len(found[c]) for c in (small, large)] == [20, 20]
+    times = medians(found)
+    assert 2 < times[large] / times[small] < 8
+    assert (found[exhaust].kind, found[ruin].kind) == (FailureKind.MEMORY, FailureKind.ERROR)
+    assert "device-side assert" in found[ruin].detail
