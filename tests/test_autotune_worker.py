@@ -18,7 +18,7 @@ from . import autotune_fakes as fakes
 ROOT = Path(__file__).parent.parent
 FINE = [fakes.candidate("fine", 3), fakes.candidate("fine", 5)]
 # Of every test here, what hangs takes this long, and nothing else should.
-SHORT = Deadlines(start=60, compile=2.5, prepare=2.5, run=2.5)
+SHORT = Deadlines(start=60, compile=2, prepare=2, run=2)
 
 
 @pytest.fixture
@@ -69,7 +69,7 @@ def wait_for(condition):
 FATAL = [
     ("exit", FailureKind.CRASH, "exited with code 7"),
     ("sys.exit", FailureKind.CRASH, "exited with code 9"),
-    ("hang", FailureKind.HANG, "within 2.5 s"),
+    ("hang", FailureKind.HANG, "within 2 s"),
     ("crash", FailureKind.CRASH, "killed by SIGSEGV; stderr: about to crash"),
     ("close", FailureKind.CRASH, ""),
 ]
@@ -168,6 +168,14 @@ def test_a_crew_keeps_its_worker_for_the_next_key(log):
     assert len({line[0] for line in log("prepare")}) == 1
 
 
+def test_what_was_made_ready_is_let_go(log):
+    with bench() as b:
+        b.measure(FINE, 1)
+        b.measure(FINE[:1], 1)
+    # One launch to warm up and one that is timed, for each, both times.
+    assert len(log("launch")) == 2 * 2 + 2
+
+
 def test_restarts_are_bounded(log):
     bad = [fakes.candidate("check:exit", n) for n in range(9)]
     with bench(restarts=2) as b, pytest.raises(BenchError, match=r"at most 2 restarts.*code 7"):
@@ -197,6 +205,15 @@ def test_what_no_candidate_is_to_blame_for(log):
         if text.startswith("task"):
             with bench(key) as b, pytest.raises(BenchError, match=text):
                 b.compile(FINE)
+    with Crew(fakes.PROVIDER, isolation()) as crew:
+        for name, prepare in (("poisoned", "poison"), ("after", None)):
+            b = WorkerBench(fakes.PROVIDER, fakes.key(name=name, prepare=prepare), crew=crew)
+            if prepare:
+                with pytest.raises(BenchError, match="illegal memory access"):
+                    b.measure(FINE, 1)
+        assert b.measure(FINE, 1)[FINE[0]] == [3.0]
+        (poisoned, after) = log("prepare")[-2:]
+        assert (poisoned[2], after[2]) == ("poisoned", "after") and poisoned[0] != after[0]
     for name in ("tests.nowhere:FAKE", "tests.autotune_fakes:NOTHING"):
         missing = pytest.raises(BenchError, match=name.split(":")[0])
         with WorkerBench(name, fakes.key(), isolation=isolation()) as b, missing:
@@ -255,7 +272,9 @@ def test_nothing_is_left_running(log):
 
 SCRIPT = """
 import os
+import signal
 import sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
 sys.path[:0] = [{root!r}, "modules"]
 with open({ran!r}, "a") as file:
     file.write("ran\\n")

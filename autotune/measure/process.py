@@ -122,7 +122,7 @@ class Process:
             time.sleep(0.005)
         tail = self._tail()
         self.kill()
-        code = self._process.returncode
+        code = self._process.wait()  # another thread may be the one that ends it
         how = f"killed by {_signal(-code)}" if code < 0 else f"exited with code {code}"
         return Failure(FailureKind.CRASH, how + tail)
 
