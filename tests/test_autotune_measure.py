@@ -289,6 +289,8 @@ def test_wire_gives_back_what_it_was_given():
     candidate = Candidate("gemm", Config.of(8, 3, BLOCK_N=64, BLOCK_M=128))
     said = json.loads(json.dumps(candidate_to_json(candidate)))
     assert candidate_from_json(said) == candidate
+    said["constants"] = dict(reversed(said["constants"].items()))  # as another writer may
+    assert candidate_from_json(said) == candidate
     assert artefacts_to_json(Artefacts(1, 2, 3)) == {"shared": 1, "registers": 2, "spills": 3}
     for broken in ({}, None, {**key_to_json(key), "gpu": {"vendor": "hip"}}, [1]):
         with pytest.raises(ValueError, match="key: expected"):
