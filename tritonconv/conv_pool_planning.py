@@ -142,7 +142,11 @@ def _what(problem: ConvPoolProblem) -> str:
 
 def direct_configs(problem: ConvPoolProblem) -> Sequence[Config]:
     """Tall tiles for images stored by channel, wide ones for channels-last and depthwise."""
-    return [Config.of(4, 2, BLOCK_M=m, BLOCK_N=n) for m, n in ((256, 1), (128, 8), (64, 32))]
+    # Vectors of the channels that are summed: a row of the tile, and a vector, for each thread.
+    deep = problem.conv.groups == 1 and _direct_vector(problem, ALIGNED) > 1
+    wide = (32, 32) if problem.conv.dtype == torch.float64 else (64, 32)
+    sizes = ((256, 1), (128, 8), (128, 16) if deep else wide)
+    return [Config.of(4, 2, BLOCK_M=m, BLOCK_N=n) for m, n in sizes]
 
 
 def direct_config(problem: ConvPoolProblem) -> Config:

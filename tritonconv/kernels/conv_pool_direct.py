@@ -98,7 +98,8 @@ def conv_pool_direct(
     pid = tl.program_id(0).to(INDEX)
     ACROSS: tl.constexpr = POOL == "maxout"
     batch = batch.to(INDEX)
-    red = reduce_channels.to(INDEX)
+    # As a constant it keeps the channels of src neighbours.
+    red = 1 if DEPTHWISE else reduce_channels.to(INDEX)
     # The compiler sees that no mask cuts a vector, of what is written or of what is read.
     cols = whole_vectors(dst_channels.to(INDEX), DST_VECTOR)
     cols = whole_vectors(cols, VECTOR if DEPTHWISE else 1)
