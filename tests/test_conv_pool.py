@@ -163,6 +163,36 @@ def test_agrees_with_the_textbook(dtype, data):
     check(*data.draw(draw_calls(dtype)))
 
 
+@st.composite
+def draw_any_calls(draw, dtype):
+    """As `draw_calls`, of any filters, biases, groups, pieces and steps that do not overlap."""
+    kinds = ("shared", "tiled", "depthwise")
+    case = draw(conv_cases(dtypes=(dtype,), kinds=kinds, padding_modes=PADDING_MODES))
+    x, w, _ = case.tensors(kernel_device())
+    kind, rank = draw(st.sampled_from(POOLS)), x.dim() - 2
+    if kind == "maxout":
+        pieces = draw(st.sampled_from([n for n in range(1, len(w) + 1) if len(w) % n == 0]))
+        if w.dim() > rank + 2:
+            pieces = w.shape[rank]
+        size = [pieces]
+    else:
+        size = [draw(st.integers(1, min(o, 3))) for o in case.output_shape[2:]]
+    k, bias = w.shape[w.dim() - rank - 2], None
+    if draw(st.booleans()):
+        period = [draw(st.integers(1, o)) for o in case.output_shape[2:]]
+        bias = torch.randn(*period, k, generator=torch.Generator().manual_seed(case.seed)).to(w)
+    step = [s + draw(st.integers(0, 1)) for s in size]
+    keep = kind in WITH_TAPS and draw(st.booleans())
+    activation = draw(st.sampled_from(ACTIVATIONS))
+    return (x, w, bias), activation, case.arguments, PoolStage(kind, size, keep, step)
+
+
+@pytest.mark.parametrize("dtype", (*DTYPES, torch.float64))
+@given(data=st.data())
+def test_the_direct_kernel_agrees_with_the_textbook(dtype, data):
+    check(*data.draw(draw_any_calls(dtype)), kernel=DIRECT)
+
+
 def tensors_of(x, w, dtype=torch.float32, layout="channels_last", integers=False):
     """(input, weight, bias) of these shapes."""
     generator = torch.Generator().manual_seed(0)
@@ -270,6 +300,52 @@ LARGER = {
 @pytest.mark.parametrize("name", LARGER)
 def test_tiles_and_tails(name):
     check(*LARGER[name])
+
+
+# What the direct kernel's vectors, tiles and tails are, and sizes beyond a tile of each form.
+DIRECT_LARGER = {
+    "vectors of channels": (
+        tensors_of((2, 16, 19, 17), (20, 16, 2, 2), torch.float16),
+        conv_of(2),
+        PoolStage("max", [2, 2], True),
+        {"BLOCK_M": 128, "VECTOR": 8, "DST_VECTOR": 1},
+    ),
+    "vectors of columns": (
+        tensors_of((2, 96, 19, 9), (96, 1, 3, 3), torch.bfloat16),
+        conv_of(2, groups=96),
+        PoolStage("l2", [2, 2]),
+        {"BLOCK_M": 64, "VECTOR": 8, "DST_VECTOR": 8},
+    ),
+    "rows of planes": (
+        tensors_of((1, 3, 40, 30), (6, 1, 2, 2), layout="contiguous"),
+        conv_of(2, padding=0, groups=3),
+        PoolStage("avg", [2, 2]),
+        {"BLOCK_M": 256, "BLOCK_N": 1, "VECTOR": 1},
+    ),
+    "doubles in vectors, maxout": (
+        tensors_of((1, 4, 13, 12), (96, 4, 1, 1), torch.float64),
+        conv_of(2, padding=0),
+        PoolStage("maxout", [3], True),
+        {"BLOCK_M": 128, "BLOCK_N": 16, "VECTOR": 2},
+    ),
+    "doubles by planes": (
+        tensors_of((1, 3, 11, 12), (33, 3, 2, 1), torch.float64, "sliced"),
+        conv_of(2),
+        PoolStage("max", [2, 1], True),
+        {"BLOCK_M": 128, "BLOCK_N": 8, "VECTOR": 1},
+    ),
+}
+
+
+@pytest.mark.parametrize("name", DIRECT_LARGER)
+def test_direct_tiles_and_tails(name):
+    tensors, arguments, pool, constants = DIRECT_LARGER[name]
+    problem = conv_pool_problem(*tensors, "relu", arguments, pool)
+    (launch,) = fused_plan(problem, planning_device(), kernel=DIRECT).launches
+    assert launch.programs > 1
+    found = {key: {**launch.arguments, **dict(launch.config.constants)}[key] for key in constants}
+    assert found == constants
+    check(tensors, "relu", arguments, pool, kernel=DIRECT)
 
 
 @pytest.mark.parametrize("pool", POOLS)
