@@ -326,7 +326,7 @@ DIRECT_LARGER = {
         tensors_of((1, 4, 13, 12), (96, 4, 1, 1), torch.float64),
         conv_of(2, padding=0),
         PoolStage("maxout", [3], True),
-        {"BLOCK_M": 128, "BLOCK_N": 16, "VECTOR": 2},
+        {"BLOCK_M": 128, "BLOCK_N": 8, "VECTOR": 2},
     ),
     "doubles by planes": (
         tensors_of((1, 3, 11, 12), (33, 3, 2, 1), torch.float64, "sliced"),

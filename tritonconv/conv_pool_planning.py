@@ -144,8 +144,12 @@ def direct_configs(problem: ConvPoolProblem) -> Sequence[Config]:
     """Tall tiles for images stored by channel, wide ones for channels-last and depthwise."""
     # Vectors of the channels that are summed: a row of the tile, and a vector, for each thread.
     deep = problem.conv.groups == 1 and _direct_vector(problem, ALIGNED) > 1
-    wide = (32, 32) if problem.conv.dtype == torch.float64 else (64, 32)
-    sizes = ((256, 1), (128, 8), (128, 16) if deep else wide)
+    double = problem.conv.dtype == torch.float64
+    wide = (128, 16) if deep else (32, 32) if double else (64, 32)
+    sizes = [(256, 1), (128, 8), wide]
+    if deep and double:
+        # Twice the registers, and a thread still has a row of its own.
+        sizes.pop()
     return [Config.of(4, 2, BLOCK_M=m, BLOCK_N=n) for m, n in sizes]
 
 

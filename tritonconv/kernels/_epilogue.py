@@ -83,7 +83,7 @@ def biased(
     (d, h, w, c)."""
     if BIAS == "tied":
         bias = tl.load(bias_ptr + channel * stride[3], mask=col_ok, other=0.0)
-        acc += column_of(bias, COLUMNS_FAST).to(acc.dtype)
+        acc += column_of(bias.to(acc.dtype), COLUMNS_FAST)
     elif BIAS == "untied":
         bias = tl.load(
             bias_ptr + outer(bank_at(position, period, stride), channel * stride[3], COLUMNS_FAST),
