@@ -20,6 +20,7 @@ ROOT = Path(__file__).parent.parent
 KERNELS = Path("tritonconv") / "kernels"
 POOLING = "tests/test_pool_kernels.py"
 LAYER = "tests/test_conv_pool.py"
+FUNCTIONS = "tests/test_conv_pool_functional.py"
 COPIED = ("tritonconv", "autotune", "tests", "pyproject.toml", "README.md")
 
 
@@ -119,9 +120,9 @@ FAULTS = {
     ),
     # what follows the sum
     "an untied bias by another period": Fault(
-        "_epilogue.py",
-        "bank += (position[2] % bias_period[2]) * bias_stride[2]",
-        "bank += (position[2] % bias_period[1]) * bias_stride[2]",
+        "_index.py",
+        "return bank + (position[2] % period[2]) * stride[2]",
+        "return bank + (position[2] % period[1]) * stride[2]",
         "epilogue and direct",
     ),
     "no residual": Fault(
@@ -195,15 +196,15 @@ FAULTS = {
     # pooling
     "padding that wins": Fault(
         "window_reduce.py",
-        "larger = valid & ((x > acc) | (x != x))",
-        "larger = (x > acc) | (x != x)",
+        "larger = valid & outranks(x, acc)",
+        "larger = outranks(x, acc)",
         "test_agrees and max and float32",
         POOLING,
     ),
     "the last of equals": Fault(
         "window_reduce.py",
-        "larger = valid & ((x > acc) | (x != x))",
-        "larger = valid & ((x >= acc) | (x != x))",
+        "larger = valid & outranks(x, acc)",
+        "larger = valid & (outranks(x, acc) | (x == acc))",
         "test_agrees and max and float32",
         POOLING,
     ),
@@ -259,7 +260,7 @@ FAULTS = {
     # convolution and pooling in one kernel
     "windows that overlap": Fault(
         "conv_pool_gemm.py",
-        "src_2 = (q[2] * WINDOW[2] + t[2]) * STRIDE[2] - pad_w.to(INDEX)",
+        "src_2 = (q[2] * STEP[2] + t[2]) * STRIDE[2] - pad_w.to(INDEX)",
         "src_2 = (q[2] + t[2]) * STRIDE[2] - pad_w.to(INDEX)",
         "tiles_and_tails",
         LAYER,
@@ -273,8 +274,8 @@ FAULTS = {
     ),
     "no bias": Fault(
         "conv_pool_gemm.py",
-        "acc += bias[:, None]",
-        "acc += bias[:, None] * 0",
+        "(0, 0, 0, stride_bias_c.to(INDEX)),\n        BIAS,",
+        '(0, 0, 0, stride_bias_c.to(INDEX)),\n        "none",',
         "tiles_and_tails",
         LAYER,
     ),
@@ -301,8 +302,8 @@ FAULTS = {
     ),
     "the last of equal members": Fault(
         "_members.py",
-        "stays = (members[i] <= value) | (value != value)",
-        "stays = (members[i] < value) | (value != value)",
+        "wins = outranks(members[i], value)",
+        "wins = outranks(members[i], value) | (members[i] == value)",
         "ties_and_nan",
         LAYER,
     ),
@@ -318,6 +319,42 @@ FAULTS = {
         "return tl.sqrt(value) * scale",
         "return tl.sqrt(value)",
         "tiles_and_tails",
+        LAYER,
+    ),
+    # the same by multiply-adds
+    "windows that overlap, by multiply-adds": Fault(
+        "conv_pool_direct.py",
+        "position = (u[0] * STEP[0] + t_d, u[1] * STEP[1] + t_h, u[2] * STEP[2] + t_w)",
+        "position = (u[0] * STEP[0] + t_d, u[1] * STEP[1] + t_h, u[2] + t_w)",
+        "without_matrices",
+        FUNCTIONS,
+    ),
+    "a first member's group for all": Fault(
+        "conv_pool_direct.py",
+        "group = channel if DEPTHWISE else channel // group_channels.to(INDEX)",
+        "group = channel if DEPTHWISE else (channel - t * ACROSS) // group_channels.to(INDEX)",
+        "without_matrices",
+        FUNCTIONS,
+    ),
+    "a first bank for all": Fault(
+        "conv_pool_direct.py",
+        "weight_at = outer(bank_at(position, period, bank_stride), weight_at, SRC_UNIT)",
+        "weight_at = outer(bank_at(u, period, bank_stride), weight_at, SRC_UNIT)",
+        "take_turns",
+        FUNCTIONS,
+    ),
+    "a norm in one member's units": Fault(
+        "_members.py",
+        "total = tl.where(larger > scale, total * (ratio * ratio), total)",
+        "total = tl.where(larger > scale, total * ratio, total)",
+        "without_matrices",
+        FUNCTIONS,
+    ),
+    "a chunk's first channel only": Fault(
+        "_direct.py",
+        "acc += xs[i].to(ACC) * tl.trans(ws[i]).to(ACC)",
+        "acc += xs[0].to(ACC) * tl.trans(ws[i]).to(ACC)",
+        "textbook or tiles_and_tails",
         LAYER,
     ),
 }

@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+from functools import partial
 
 import numpy as np
 import pytest
@@ -18,11 +19,15 @@ from tritonconv.conv_pool import (
     ConvPoolProblem,
     PoolStage,
     conv_pool_problem,
-    declines,
-    default_config,
-    default_configs,
-    fused_launch,
+)
+from tritonconv.conv_pool_planning import (
+    DIRECT,
+    GEMM,
     fused_plan,
+    gemm_config,
+    gemm_configs,
+    gemm_launch,
+    gemm_refuses,
     supports,
 )
 from tritonconv.device import INTERPRETER, TARGETS
@@ -39,6 +44,7 @@ from tritonconv.variants.base import Flags
 
 DTYPES = (torch.float16, torch.bfloat16, torch.float32)
 NOBODY = 255
+ONE_CHANNEL = "one channel a filter would leave matrix units idle"
 
 
 # -- the kernel ------------------------------------------------------------------------------
@@ -52,32 +58,34 @@ def run_plan(problem: ConvPoolProblem, plan: Plan, x, w, bias):
         return torch.empty_strided(shape, strides, dtype=dtype, device=x.device).fill_(value)
 
     y = new(x.dtype, float("nan"))
-    taps = new(torch.uint8, NOBODY) if problem.keep_taps else None
+    taps = new(problem.tap_dtype, NOBODY) if problem.keep_taps else None
     slots = {Slot.INPUT: x, Slot.WEIGHT: w, Slot.BIAS: bias, Slot.OUTPUT: y, Slot.TAPS: taps}
     plan.run({slot: tensor for slot, tensor in slots.items() if tensor is not None})
     return y, taps
 
 
-def fused(tensors, activation, arguments, pool, device=None):
-    """(problem, y, taps) of the fused kernel, wherever it would pay."""
+def fused(tensors, activation, arguments, pool, device=None, kernel=None):
+    """(problem, y, taps) of one kernel: this one, or else the GEMM wherever it can."""
     problem = conv_pool_problem(*tensors, activation, arguments, pool)
     assert supports(problem) is None
     aligned = all(t.data_ptr() % 16 == 0 for t in tensors if t is not None)
-    plan = fused_plan(problem, device or planning_device(), aligned=aligned)
+    device = device or planning_device()
+    if kernel is None:
+        kernel = GEMM if gemm_refuses(problem, device) in (None, ONE_CHANNEL) else DIRECT
+    plan = fused_plan(problem, device, aligned=aligned, kernel=kernel)
     return problem, *run_plan(problem, plan, *tensors)
 
 
 def units_of(z, pool):
-    """z (N, K, *O) as (N, K / pieces, *U, members): the values that are pooled into one."""
+    """z (N, K, *O) as (N, channels, *U, members): the values that are pooled into one."""
+    step = pool.size if pool.stride is None else pool.stride
     if pool.pool == "maxout":
-        (pieces,) = pool.size
-        return np.moveaxis(z.reshape(z.shape[0], -1, pieces, *z.shape[2:]), 2, -1)
+        channels = np.lib.stride_tricks.sliding_window_view(z, pool.size[0], 1)
+        return channels[:, :: step[0]]
     for axis, size in enumerate(pool.size, start=2):
-        whole = z.shape[axis] // size
         # Each axis in turn becomes the units', and the members' go to the end.
-        z = z.take(range(whole * size), axis)
-        z = z.reshape(*z.shape[:axis], whole, size, *z.shape[axis + 1 :])
-        z = np.moveaxis(z, axis + 1, -1)
+        whole = np.lib.stride_tricks.sliding_window_view(z, size, axis)
+        z = whole.take(range(0, whole.shape[axis], step[axis - 2]), axis)
     return z.reshape(*z.shape[: len(pool.size) + 2], -1)
 
 
@@ -109,13 +117,13 @@ def exact_stages(tensors, activation, arguments):
     return sums, magnitude, textbook.epilogue(sums, activation=activation)
 
 
-def check(tensors, activation, arguments, pool, device=None):
+def check(tensors, activation, arguments, pool, device=None, kernel=None):
     """The kernel agrees with the textbook's sums, and its winners hold what it says they do.
 
     A pool of values that are off is off by no more than the pool of what they are off by: the
     largest for a maximum, the mean, or by the triangle inequality the norm.
     """
-    problem, y, taps = fused(tensors, activation, arguments, pool, device)
+    problem, y, taps = fused(tensors, activation, arguments, pool, device, kernel)
     sums, magnitude, z = exact_stages(tensors, activation, arguments)
     error = units_of(allowed_error_activated(problem.conv, Pass.FPROP, sums, magnitude, z), pool)
     units = units_of(z, pool)
@@ -153,6 +161,36 @@ def draw_calls(draw, dtype):
 @given(data=st.data())
 def test_agrees_with_the_textbook(dtype, data):
     check(*data.draw(draw_calls(dtype)))
+
+
+@st.composite
+def draw_any_calls(draw, dtype):
+    """As `draw_calls`, of any filters, biases, groups, pieces and steps that do not overlap."""
+    kinds = ("shared", "tiled", "depthwise")
+    case = draw(conv_cases(dtypes=(dtype,), kinds=kinds, padding_modes=PADDING_MODES))
+    x, w, _ = case.tensors(kernel_device())
+    kind, rank = draw(st.sampled_from(POOLS)), x.dim() - 2
+    if kind == "maxout":
+        pieces = draw(st.sampled_from([n for n in range(1, len(w) + 1) if len(w) % n == 0]))
+        if w.dim() > rank + 2:
+            pieces = w.shape[rank]
+        size = [pieces]
+    else:
+        size = [draw(st.integers(1, min(o, 3))) for o in case.output_shape[2:]]
+    k, bias = w.shape[w.dim() - rank - 2], None
+    if draw(st.booleans()):
+        period = [draw(st.integers(1, o)) for o in case.output_shape[2:]]
+        bias = torch.randn(*period, k, generator=torch.Generator().manual_seed(case.seed)).to(w)
+    step = [s + draw(st.integers(0, 1)) for s in size]
+    keep = kind in WITH_TAPS and draw(st.booleans())
+    activation = draw(st.sampled_from(ACTIVATIONS))
+    return (x, w, bias), activation, case.arguments, PoolStage(kind, size, keep, step)
+
+
+@pytest.mark.parametrize("dtype", (*DTYPES, torch.float64))
+@given(data=st.data())
+def test_the_direct_kernel_agrees_with_the_textbook(dtype, data):
+    check(*data.draw(draw_any_calls(dtype)), kernel=DIRECT)
 
 
 def tensors_of(x, w, dtype=torch.float32, layout="channels_last", integers=False):
@@ -264,6 +302,52 @@ def test_tiles_and_tails(name):
     check(*LARGER[name])
 
 
+# What the direct kernel's vectors, tiles and tails are, and sizes beyond a tile of each form.
+DIRECT_LARGER = {
+    "vectors of channels": (
+        tensors_of((2, 16, 19, 17), (20, 16, 2, 2), torch.float16),
+        conv_of(2),
+        PoolStage("max", [2, 2], True),
+        {"BLOCK_M": 128, "VECTOR": 8, "DST_VECTOR": 1},
+    ),
+    "vectors of columns": (
+        tensors_of((2, 96, 19, 9), (96, 1, 3, 3), torch.bfloat16),
+        conv_of(2, groups=96),
+        PoolStage("l2", [2, 2]),
+        {"BLOCK_M": 64, "VECTOR": 8, "DST_VECTOR": 8},
+    ),
+    "rows of planes": (
+        tensors_of((1, 3, 40, 30), (6, 1, 2, 2), layout="contiguous"),
+        conv_of(2, padding=0, groups=3),
+        PoolStage("avg", [2, 2]),
+        {"BLOCK_M": 256, "BLOCK_N": 1, "VECTOR": 1},
+    ),
+    "doubles in vectors, maxout": (
+        tensors_of((1, 4, 13, 12), (96, 4, 1, 1), torch.float64),
+        conv_of(2, padding=0),
+        PoolStage("maxout", [3], True),
+        {"BLOCK_M": 128, "BLOCK_N": 8, "VECTOR": 2},
+    ),
+    "doubles by planes": (
+        tensors_of((1, 3, 11, 12), (33, 3, 2, 1), torch.float64, "sliced"),
+        conv_of(2),
+        PoolStage("max", [2, 1], True),
+        {"BLOCK_M": 128, "BLOCK_N": 8, "VECTOR": 1},
+    ),
+}
+
+
+@pytest.mark.parametrize("name", DIRECT_LARGER)
+def test_direct_tiles_and_tails(name):
+    tensors, arguments, pool, constants = DIRECT_LARGER[name]
+    problem = conv_pool_problem(*tensors, "relu", arguments, pool)
+    (launch,) = fused_plan(problem, planning_device(), kernel=DIRECT).launches
+    assert launch.programs > 1
+    found = {key: {**launch.arguments, **dict(launch.config.constants)}[key] for key in constants}
+    assert found == constants
+    check(tensors, "relu", arguments, pool, kernel=DIRECT)
+
+
 @pytest.mark.parametrize("pool", POOLS)
 def test_every_config_computes_the_same(pool):
     """Over integers, whose sums are exact, and a unit's members are combined in one order."""
@@ -273,11 +357,11 @@ def test_every_config_computes_the_same(pool):
     plan = fused_plan(problem, planning_device())
     units = units_of(exact_stages(tensors, "relu", conv_of(2))[2], pool)
     want = torch.from_numpy(pooled(units, pool.pool)).bfloat16()
-    configs = default_configs(problem)
+    configs = gemm_configs(problem)
     assert len(configs) == 6
     seen = []
     for config in configs:
-        launch = fused_launch(problem, config, Flags(True, interpreting(), 1))
+        launch = gemm_launch(problem, config, Flags(True, interpreting(), 1))
         y, taps = run_plan(problem, dataclasses.replace(plan, launches=(launch,)), *tensors)
         seen.append(y.cpu())
         assert torch.equal(seen[-1], seen[0]), config
@@ -287,9 +371,10 @@ def test_every_config_computes_the_same(pool):
     torch.testing.assert_close(seen[0], want, rtol=0 if pool.keep_taps else 2**-7, atol=0)
 
 
+@pytest.mark.parametrize("kernel", [GEMM, DIRECT])
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_ties_and_nan(layout):
-    """The first of equals wins, an infinity among them; NaN wins over all, the first NaN."""
+def test_ties_and_nan(layout, kernel):
+    """The first of equals wins, an infinity among them; NaN wins over all, the last NaN."""
     nan, inf = float("nan"), float("inf")
     rows = [
         [0, 0, 0, 0, 0, 0],
@@ -305,41 +390,56 @@ def test_ties_and_nan(layout):
     w = torch.ones(1, 1, 1, device=x.device)
     pool = PoolStage("max", [6], True)
     # A batch of one: what is expanded has no second image, but its stride is 0.
-    _, y, taps = fused((x, w, None), "none", conv_of(1, padding=0), pool)
+    one = partial(fused, kernel=kernel)
+    _, y, taps = one((x, w, None), "none", conv_of(1, padding=0), pool)
     want = torch.tensor([0, 3, -inf, nan, nan, nan, 1, -1])
     torch.testing.assert_close(y.flatten().cpu(), want, rtol=0, atol=0, equal_nan=True)
-    assert taps.flatten().tolist() == [0, 1, 0, 5, 1, 0, 5, 2]
-    plain = fused((x, w, None), "none", conv_of(1, padding=0), PoolStage("max", [6]))[1]
+    assert taps.flatten().tolist() == [0, 1, 0, 5, 3, 5, 5, 2]
+    plain = one((x, w, None), "none", conv_of(1, padding=0), PoolStage("max", [6]))[1]
     torch.testing.assert_close(plain, y, rtol=0, atol=0, equal_nan=True)
     # The same over channels, each of whose values is its filter's bias.
     zero = torch.zeros(1, 1, 1, device=x.device)
-    for row, number in zip(rows, [0, 1, 0, 1, 1, 0, 0, 2], strict=True):
+    for row, number in zip(rows, [0, 1, 0, 1, 3, 3, 0, 2], strict=True):
         bias = torch.tensor([float(value) for value in row[:4]], device=x.device)
         for keep in (True, False):
             pool = PoolStage("maxout", [4], keep)
             tensors = (zero, zero.new_zeros(4, 1, 1), bias)
-            _, y, taps = fused(tensors, "none", conv_of(1, padding=0), pool)
+            _, y, taps = one(tensors, "none", conv_of(1, padding=0), pool)
             torch.testing.assert_close(y, bias.max().view(1, 1, 1), rtol=0, atol=0, equal_nan=True)
             assert taps.item() == number if keep else taps is None
 
 
-def test_norms_neither_overflow_nor_vanish():
+@pytest.mark.parametrize("kernel", [GEMM, DIRECT])
+def test_norms_neither_overflow_nor_vanish(kernel):
     x = torch.tensor([3e30, 4e30, 3e-30, 4e-30, 0, 0, 1e-42, 0, 3e38, 0, 1, float("inf")])
     x = x.reshape(1, 1, -1).to(kernel_device())
     w = torch.ones(1, 1, 1, device=x.device)
-    y = fused((x, w, None), "none", conv_of(1, padding=0), PoolStage("l2", [2]))[1]
+    pool = PoolStage("l2", [2])
+    y = fused((x, w, None), "none", conv_of(1, padding=0), pool, kernel=kernel)[1]
     want = torch.tensor([5e30, 5e-30, 0, 1e-42, 3e38, float("inf")])
     torch.testing.assert_close(y.flatten().cpu(), want, rtol=1e-6, atol=0)
 
 
-def test_no_images():
+def test_norms_of_doubles_neither_overflow_nor_vanish():
+    x = torch.tensor([3e300, 4e300, 4e-300, 3e-300, 0, 3e305, 1e-320, 0, 3, 4], dtype=torch.float64)
+    x = x.reshape(1, 1, -1).to(kernel_device())
+    pool = PoolStage("l2", [2])
+    y = fused((x, torch.ones_like(x[..., :1]), None), "none", conv_of(1, padding=0), pool)[1]
+    want = torch.tensor([5e300, 5e-300, 3e305, 1e-320, 5], dtype=torch.float64)
+    torch.testing.assert_close(y.flatten().cpu(), want, rtol=1e-14, atol=0)
+
+
+@pytest.mark.parametrize("kernel", [GEMM, DIRECT])
+def test_no_images(kernel):
     tensors = tensors_of((0, 8, 5, 5), (8, 8, 3, 3))
-    problem, y, taps = fused(tensors, "relu", conv_of(2), PoolStage("max", [2, 2], True))
+    pool = PoolStage("max", [2, 2], True)
+    problem, y, taps = fused(tensors, "relu", conv_of(2), pool, kernel=kernel)
     assert y.shape == taps.shape == (0, 8, 2, 2) and problem.output_shape == y.shape
 
 
 @pytest.mark.skipif(not interpreting(), reason="overflow checks exist only in the interpreter")
-def test_beyond_2_to_the_31():
+@pytest.mark.parametrize("kernel", [GEMM, DIRECT])
+def test_beyond_2_to_the_31(kernel):
     """Three images that lie 2^30 + 64 elements apart, in memory that is never touched between."""
     torch.use_deterministic_algorithms(False)
     distance = 2**30 + 64
@@ -349,10 +449,10 @@ def test_beyond_2_to_the_31():
     x.copy_(torch.arange(96.0).reshape(3, 8, 2, 2) / 8)
     _, w, bias = tensors_of((3, 8, 2, 2), (4, 8, 3, 3), torch.float16, integers=True)
     pool = PoolStage("max", [2, 2], True)
-    want = fused((x.contiguous(), w, bias), "none", conv_of(2), pool)
+    want = fused((x.contiguous(), w, bias), "none", conv_of(2), pool, kernel=kernel)
     with checked_interpreter():
-        problem, *got = fused((x, w, bias), "none", conv_of(2), pool, INTERPRETER)
-        plan = fused_plan(problem, INTERPRETER)
+        problem, *got = fused((x, w, bias), "none", conv_of(2), pool, INTERPRETER, kernel)
+        plan = fused_plan(problem, INTERPRETER, kernel=kernel)
         (launch,) = plan.launches
         assert launch.arguments["INDEX"] is tl.int64
         launch = dataclasses.replace(launch, arguments={**launch.arguments, "INDEX": tl.int32})
@@ -369,14 +469,14 @@ def test_places_that_hold_nothing_count_as_rows():
     for window, index in (([4], tl.int32), ([5], tl.int64)):
         pool = PoolStage("avg", window)
         problem = conv_pool_problem(x, w, None, "none", conv_of(1, padding=0), pool)
-        (launch,) = fused_plan(problem, TARGETS["sm_90"]).launches
+        (launch,) = fused_plan(problem, TARGETS["sm_90"], kernel=GEMM).launches
         assert launch.arguments["INDEX"] is index
 
 
 # -- where it runs ---------------------------------------------------------------------------
 
 
-def described(x, w, pool, size, dtype=torch.bfloat16, activation="relu", bias=False):
+def described(x, w, pool, size, dtype=torch.bfloat16, bias=False, step=None):
     """The problem of a 2-D convolution with its padding, over tensors without memory."""
     x, w = (
         torch.empty(s, dtype=dtype, device="meta").contiguous(memory_format=torch.channels_last)
@@ -384,40 +484,59 @@ def described(x, w, pool, size, dtype=torch.bfloat16, activation="relu", bias=Fa
     )
     arguments = conv_of(2, padding=w.shape[-1] // 2, groups=x.shape[1] // w.shape[1])
     bias = x.new_empty((*x.shape[2:], w.shape[0])) if bias else None
-    return conv_pool_problem(x, w, bias, activation, arguments, PoolStage(pool, size))
+    return conv_pool_problem(x, w, bias, "relu", arguments, PoolStage(pool, size, False, step))
 
 
 LARGE, SMALL, FILTERS = (32, 64, 56, 56), (1, 64, 7, 7), (128, 64, 3, 3)
 
 
 @pytest.mark.parametrize("target", TARGETS)
-def test_taken_where_it_saves_more_than_it_costs(target):
+def test_which_kernel_and_why(target):
+    """One of the two, whose plan names the other; the GEMM wherever it can."""
     device = TARGETS[target]
-    for pool, size in (("max", [2, 2]), ("avg", [3, 1]), ("l2", [2, 2]), ("maxout", [4])):
-        assert declines(described(LARGE, FILTERS, pool, size), device) is None
-    assert declines(described(LARGE, (128, 64, 1, 1), "max", [2, 2]), device) is None
-    for problem, reason in (
-        (described(LARGE, FILTERS, "max", [3, 3]), "windows of 9 take 16 places: 44% is wasted"),
-        (described((32, 3, 56, 56), (64, 3, 7, 7), "max", [2, 2]), "stem computes this"),
-        (described(LARGE, (64, 1, 3, 3), "max", [2, 2]), "depthwise computes this"),
-        (described((16, 64, 7, 7), FILTERS, "max", [2, 2]), "tiles leave most of"),
+    for problem in (
+        *(
+            described(LARGE, FILTERS, *p)
+            for p in (("max", [2, 2]), ("avg", [3, 1]), ("l2", [3, 3]))
+        ),
+        described(LARGE, FILTERS, "maxout", [4]),
+        described(LARGE, (128, 64, 1, 1), "max", [2, 2]),
+        described((32, 3, 56, 56), (64, 3, 7, 7), "max", [2, 2]),
+        described((16, 64, 7, 7), FILTERS, "max", [2, 2]),
+        described(LARGE, FILTERS, "max", [2, 2], step=[3, 2]),
     ):
-        found = declines(problem, device)
-        assert found and reason in found, (found, reason)
-
-
-def test_what_it_does_not_support():
+        plan = fused_plan(problem, device)
+        assert plan.variant == GEMM and len(plan.launches) == 1
+        assert plan.rejected == ((DIRECT, "conv_pool_gemm comes before it"),)
+    x, w = torch.empty(1, 4, 5, device="meta"), torch.empty(3, 4, 4, 3, device="meta")
+    tiled = conv_pool_problem(x, w, None, "none", conv_of(1), PoolStage("max", [2]))
     for problem, reason in (
+        (described(LARGE, (64, 1, 3, 3), "max", [2, 2]), ONE_CHANNEL),
         (described(SMALL, FILTERS, "max", [2, 2], torch.float64), "float64 has no tl.dot"),
         (described(SMALL, FILTERS, "max", [2, 2], bias=True), "an untied bias differs"),
         (described(SMALL, FILTERS, "max", [7, 5]), "35 values are pooled into one"),
         (described(SMALL, (96, 64, 3, 3), "maxout", [3]), "3 pieces do not fill"),
         (described(SMALL, (96, 16, 3, 3), "maxout", [16]), "16 pieces lie in more than one of 4"),
+        (described(SMALL, (96, 64, 3, 3), "maxout", [2], step=[4]), "channels between two maxout"),
+        (tiled, "a weight period has a GEMM for each bank"),
     ):
-        assert reason in supports(problem)
-    x, w = torch.empty(1, 4, 5, device="meta"), torch.empty(3, 4, 4, 3, device="meta")
-    tiled = conv_pool_problem(x, w, None, "none", conv_of(1), PoolStage("max", [2]))
-    assert "a weight period has a GEMM for each bank" in supports(tiled)
+        plan = fused_plan(problem, device)
+        assert plan.variant == DIRECT and len(plan.launches) == 1
+        ((name, said),) = plan.rejected
+        assert name == GEMM and said.startswith(reason), said
+
+
+def test_only_what_overlaps_takes_two_kernels():
+    for pool, size, step, reason in (
+        ("max", [3, 2], [2, 2], "pooling windows of 3x2 at steps of 2x2: only what does not"),
+        ("maxout", [4], [3], "pooling 4 channels at steps of 3: only what does not"),
+        # A window alone on its axis meets no other.
+        ("avg", [7, 2], [1, 3], None),
+        ("l2", [2, 2], [3, 2], None),
+        ("maxout", [128], [1], None),
+    ):
+        found = supports(described(SMALL, FILTERS, pool, size, step=step))
+        assert found is None if reason is None else found.startswith(reason)
 
 
 def test_filters_that_take_turns_are_no_vectors():
@@ -434,7 +553,7 @@ def test_the_tile_holds_all_columns_and_no_size_chooses_its_width():
     device = TARGETS["sm_90"]
     for x in (LARGE, SMALL):
         found = [described(x, (k, 64, 3, 3), "max", [2, 2]) for k in (1, 32, 33, 64, 65, 129)]
-        widths = [default_config(problem, device)["BLOCK_N"] for problem in found]
+        widths = [gemm_config(problem, device)["BLOCK_N"] for problem in found]
         assert widths == [32, 32, 64, 64, 128, 128]
 
 

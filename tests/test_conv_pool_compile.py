@@ -21,7 +21,9 @@ COMPILED = """
 import json, sys, warnings
 import torch
 from tests.test_conv_pool_compile import compiled_problems
-from tritonconv.conv_pool import default_configs, fused_launch
+from tritonconv.conv_pool_planning import (
+    direct_configs, direct_launch, gemm_configs, gemm_launch, gemm_refuses,
+)
 from tritonconv.device import TARGETS
 from tritonconv.problem import Pass
 from tritonconv.testing.compilation import compile_launch
@@ -33,13 +35,17 @@ device = TARGETS[sys.argv[1]]
 flags = Flags(aligned=True, interpreting=False, multiprocessors=device.multiprocessors)
 for name, problem in compiled_problems(sys.argv[2]):
     dtype = problem.conv.dtype
-    for config in default_configs(problem):
-        launches = [fused_launch(problem, config, flags)]
+    table, launch_of = gemm_configs, gemm_launch
+    if gemm_refuses(problem, device):
+        table, launch_of = direct_configs, direct_launch
+    for config in table(problem):
+        launches = [launch_of(problem, config, flags)]
         if sys.argv[2] == "against":
             launches += ImplicitGemm().launches(problem.conv, Pass.FPROP, config, flags)
         for launch in launches:
             code = compile_launch(launch, dtype, device)
             figures = {"name": name, "kernel": launch.kernel.__name__, "config": str(config)}
+            figures |= {"vector": launch.arguments.get("VECTOR", 1)}
             figures |= {"tile": [config["BLOCK_M"], config["BLOCK_N"]], "opcodes": code.opcodes}
             figures |= {"spills": code.spills, "shared": code.shared, "wide": code.wide_loads}
             print(json.dumps(figures | {"loop": code.loop_length}))
@@ -66,22 +72,43 @@ FORMS = {
         ("maxout", [4], WORD, LAST, "zeros", "relu"),
     ),
     "against": (("max", [2, 2], HALF, LAST, "zeros", "relu"),),
+    # By multiply-adds; the last words are what the GEMM does not take, beside pool and dtype.
+    "direct": (
+        ("max", [2, 2], torch.float64, LAST, "zeros", "relu"),
+        ("max", [2, 2], HALF, LAST, "zeros", "relu", "depthwise"),
+        ("l2", [2, 2], WORD, LAST, "zeros", "relu", "depthwise"),
+        ("avg", [5, 7], HALF, LAST, "zeros", "none"),
+        ("max", [2, 2], HALF, FIRST, "zeros", "relu", "depthwise"),
+    ),
+    "direct, rare": (
+        ("l2", [2, 2], torch.float64, LAST, "reflect", "gelu", "untied"),
+        ("maxout", [3], torch.float16, LAST, "zeros", "silu"),
+        ("maxout", [32], torch.float64, FIRST, "circular", "tanh", "period"),
+        ("max", [17, 17], WORD, LAST, "replicate", "sigmoid"),
+        ("l2", [7, 7], torch.float16, LAST, "zeros", "tanh"),
+        ("max", [2, 2], torch.float64, LAST, "zeros", "tanh", "depthwise"),
+        ("l2", [2, 2], torch.float64, LAST, "circular", "gelu", "depthwise", "untied"),
+        ("l2", [2, 2], WORD, LAST, "reflect", "tanh", "depthwise", "untied"),
+    ),
 }
 
 
 def compiled_problems(form):
     """Problems as large as they come, over tensors without memory."""
     for name in FORMS[form]:
-        pool, size, dtype, layout, mode, activation = name
+        pool, size, dtype, layout, mode, activation, *more = name
+        k, c = 96 if pool == "maxout" and size == [3] else 128, 1 if "depthwise" in more else 128
+        bias = (2, 2, k) if "untied" in more else (k,)
+        banks = (2, 2) if "period" in more else ()
         x, w, bias = (
             torch.empty(s, dtype=dtype, device="meta")
-            for s in ((32, 128, 56, 56), (128, 128, 3, 3), (128,))
+            for s in ((32, 128, 56, 56), (*banks, k, c, 3, 3), bias)
         )
         if layout == LAST:
             x, w = (t.contiguous(memory_format=torch.channels_last) for t in (x, w))
         arguments = PoolStage(pool, size, pool in WITH_TAPS)
         with torch.backends.cudnn.flags(enabled=True, allow_tf32=form != "exact"):
-            convolution = conv_of(2, mode=mode)
+            convolution = conv_of(2, groups=128 // c, mode=mode)
             problem = conv_pool_problem(x, w, bias, activation, convolution, arguments)
         yield str(name), problem
 
@@ -128,6 +155,33 @@ def test_compiles_fits_and_does_not_spill(target):
 @pytest.mark.parametrize("form", ["rare", "exact"])
 def test_rarer_forms_compile_fit_and_do_not_spill(form, target):
     check_compiled(target, form)
+
+
+def check_direct(target, form):
+    """Nothing spills, nothing is a matrix instruction, and what lies in vectors is read as such."""
+    found = figures_of(target, form)
+    assert {f["name"] for f in found} == {str(name) for name in FORMS[form]}
+    for f in found:
+        assert f["kernel"] == "conv_pool_direct", f
+        assert f["spills"] == 0, f
+        assert f["shared"] <= TARGETS[target].shared_memory, f
+        vectors = LAST in f["name"]
+        assert (f["vector"] > 1) == vectors, f
+        # A tile of one column has no vector of columns, as the depthwise ones are.
+        if vectors and not ("depthwise" in f["name"] and f["tile"][1] == 1):
+            assert f["wide"] >= 1, f
+    return found
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_the_direct_kernel_compiles_and_does_not_spill(target):
+    check_direct(target, "direct")
+
+
+@pytest.mark.deep
+@pytest.mark.parametrize("target", TARGETS)
+def test_rarer_forms_of_the_direct_kernel_do_not_spill(target):
+    check_direct(target, "direct, rare")
 
 
 def test_pooling_moves_nothing_and_the_loop_stays_as_it_is():

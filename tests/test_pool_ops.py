@@ -190,4 +190,4 @@ def test_explain_says_why_a_layer_takes_two_kernels():
     two = tritonconv.explain(F.conv_pool2d, x, w, pool_size=3, pool_stride=2)
     assert [plan.variant for plan in two.plans][1:] == ["window_reduce"]
     name, reason = two.plans[0].rejected[0]
-    assert name == "conv_pool_gemm" and "without overlap" in reason
+    assert name == "one kernel" and "only what does not overlap" in reason

@@ -87,8 +87,9 @@ class _Recorder(TorchDispatchMode):
         plan, _ = call.plan()
         assert plan is not None, "two stages are explained as such"
         self._record(plan)
-        y = call.x.new_empty_strided(*call.result())
-        return y, torch.zeros_like(y, dtype=torch.uint8)
+        problem = call.problem()
+        y = call.x.new_empty_strided(problem.output_shape, problem.output_strides)
+        return y, torch.zeros_like(y, dtype=problem.tap_dtype)
 
     def _pool(self, call: pool.PoolCall) -> Any:
         plan = call.plan()

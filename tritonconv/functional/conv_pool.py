@@ -46,8 +46,9 @@ def conv_pool1d(
             pool_size consecutive channels. Default "max".
         pool_size: samples of z in a window, or for "maxout" channels, which then divide K.
             Default 2.
-        pool_stride: samples (or channels) between windows; default the pool size. Only windows
-            that meet without overlap are pooled in the convolution's kernel.
+        pool_stride: samples (or channels) between windows; default the pool size. On a GPU
+            windows that do not overlap are pooled in the convolution's kernel, all others in a
+            second one.
 
     Returns:
         (N, K, U) with U = (Q - pool_size) // pool_stride + 1, Q as in `conv1d`; for "maxout" that

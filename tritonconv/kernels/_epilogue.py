@@ -3,7 +3,7 @@
 import triton
 import triton.language as tl
 
-from ._index import at, outer, outer_and
+from ._index import at, bank_at, column_of, outer, outer_and
 from ._numbers import rounded
 
 LEAKY_SLOPE = tl.constexpr(0.01)
@@ -67,6 +67,71 @@ def place(n, position, stride):
 
 
 @triton.jit
+def biased(
+    acc,
+    bias_ptr,
+    position,
+    channel,
+    row_ok,
+    col_ok,
+    period,
+    stride,
+    BIAS: tl.constexpr,
+    COLUMNS_FAST: tl.constexpr,
+):
+    """acc + bias[position mod period, channel], of a tile as `outer` orders it; stride is
+    (d, h, w, c)."""
+    if BIAS == "tied":
+        bias = tl.load(bias_ptr + channel * stride[3], mask=col_ok, other=0.0)
+        acc += column_of(bias.to(acc.dtype), COLUMNS_FAST)
+    elif BIAS == "untied":
+        bias = tl.load(
+            bias_ptr + outer(bank_at(position, period, stride), channel * stride[3], COLUMNS_FAST),
+            mask=outer_and(row_ok, col_ok, COLUMNS_FAST),
+            other=0.0,
+        )
+        acc += bias.to(acc.dtype)
+    return acc
+
+
+@triton.jit
+def store_pooled(
+    value,
+    number,
+    dst_ptr,
+    taps_ptr,
+    n,
+    position,
+    channel,
+    row_ok,
+    col_ok,
+    stride,
+    COLUMNS_FAST: tl.constexpr,
+    KEEP_TAPS: tl.constexpr,
+    DST_UNIT: tl.constexpr,
+    DST_VECTOR: tl.constexpr,
+    SOFT_BF16: tl.constexpr,
+):
+    """dst[n, channel, position] = value, and taps there = number if KEEP_TAPS, both tiles as
+    `outer` orders them by COLUMNS_FAST. stride is (n, c, d, h, w), of dst and of taps."""
+    offset = outer(place(n, position, stride), channel * stride[1], DST_UNIT)
+    ok = outer_and(row_ok, col_ok, DST_UNIT)
+    if COLUMNS_FAST != DST_UNIT:
+        value = tl.trans(value)
+    value = rounded(value, dst_ptr.dtype.element_ty, SOFT_BF16)
+    tl.store(at(dst_ptr, offset, DST_VECTOR), value, mask=ok)
+    if KEEP_TAPS:
+        if COLUMNS_FAST != DST_UNIT:
+            number = tl.trans(number)
+        # In bytes, as many as a vector of dst holds are a whole number of these vectors.
+        tl.store(
+            tl.multiple_of(taps_ptr + offset, (DST_VECTOR, DST_VECTOR)),
+            number.to(taps_ptr.dtype.element_ty),
+            mask=ok,
+        )
+
+
+@triton.jit
 def finish(
     acc,
     bias_ptr,
@@ -96,19 +161,9 @@ def finish(
     `channel`, counted over all groups, to its columns. Strides: bias (d, h, w, c), the others
     (n, c, d, h, w), with a constant 1 for c where the destination's channels are contiguous.
     """
-    if BIAS == "tied":
-        bias = tl.load(bias_ptr + channel * bias_stride[3], mask=col_ok, other=0.0)
-        acc += bias[None, :].to(acc.dtype)
-    elif BIAS == "untied":
-        bank = (position[0] % bias_period[0]) * bias_stride[0]
-        bank += (position[1] % bias_period[1]) * bias_stride[1]
-        bank += (position[2] % bias_period[2]) * bias_stride[2]
-        bias = tl.load(
-            bias_ptr + bank[:, None] + (channel * bias_stride[3])[None, :],
-            mask=row_ok[:, None] & col_ok[None, :],
-            other=0.0,
-        )
-        acc += bias.to(acc.dtype)
+    acc = biased(
+        acc, bias_ptr, position, channel, row_ok, col_ok, bias_period, bias_stride, BIAS, True
+    )
     if not DST_UNIT:
         acc = tl.trans(acc)
     ok = outer_and(row_ok, col_ok, DST_UNIT)

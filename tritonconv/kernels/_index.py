@@ -125,6 +125,14 @@ def unflatten4(index, extent):
 
 
 @triton.jit
+def bank_at(position, period, stride):
+    """Offset of the bank that is a position's turn, of `period` banks an axis."""
+    bank = (position[0] % period[0]) * stride[0]
+    bank += (position[1] % period[1]) * stride[1]
+    return bank + (position[2] % period[2]) * stride[2]
+
+
+@triton.jit
 def split_range(split, splits, total, BLOCK_K: tl.constexpr):
     """The range [start, stop) of a split sum, in whole steps of BLOCK_K."""
     chunk = tl.cdiv(tl.cdiv(total, BLOCK_K), splits) * BLOCK_K
@@ -179,6 +187,18 @@ def outer_and(rows, columns, COLUMNS_FAST: tl.constexpr):
         return rows[:, None] & columns[None, :]
     else:
         return columns[:, None] & rows[None, :]
+
+
+@triton.jit
+def row_of(values, COLUMNS_FAST: tl.constexpr):
+    """A value a row of `outer`, to be broadcast over its columns."""
+    return values[:, None] if COLUMNS_FAST else values[None, :]
+
+
+@triton.jit
+def column_of(values, COLUMNS_FAST: tl.constexpr):
+    """A value a column of `outer`, to be broadcast over its rows."""
+    return values[None, :] if COLUMNS_FAST else values[:, None]
 
 
 @triton.jit

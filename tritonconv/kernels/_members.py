@@ -15,9 +15,9 @@ import triton.language as tl
 
 # Threads that share a row.
 LANES = tl.constexpr(4)
-# A scale between these has an inverse that is a normal number, as is it itself.
-SMALLEST_SCALE = tl.constexpr(2.0**-126)
-LARGEST_SCALE = tl.constexpr(2.0**126)
+# A scale between 2**-126 and 2**126 has an inverse that is a normal number, as is it itself.
+SCALE_BITS = tl.constexpr(126)
+SCALE_BITS_OF_DOUBLES = tl.constexpr(1022)
 
 
 @triton.constexpr_function
@@ -78,15 +78,20 @@ def largest(members, COUNT: tl.constexpr):
 
 
 @triton.jit
+def outranks(x, best):
+    """Whether x takes the place of the largest before it: it is larger, or NaN."""
+    return (x > best) | (x != x)  # noqa: PLR0124
+
+
+@triton.jit
 def winner(members, COUNT: tl.constexpr):
-    """`(value, number)` of each unit's largest member or first NaN; the first one of equals."""
+    """`(value, number)` of each unit's largest member or last NaN; the first one of equals."""
     value = members[0]
     number = tl.zeros_like(value).to(tl.int32)
     for i in tl.static_range(1, COUNT):
-        # NaN is neither less nor equal, so it wins, but not against a NaN before it.
-        stays = (members[i] <= value) | (value != value)  # noqa: PLR0124
-        value = tl.where(stays, value, members[i])
-        number = tl.where(stays, number, i)
+        wins = outranks(members[i], value)
+        value = tl.where(wins, members[i], value)
+        number = tl.where(wins, i, number)
     return value, number
 
 
@@ -105,10 +110,29 @@ def norm(members, COUNT: tl.constexpr):
     scale = tl.abs(members[0])
     for i in tl.static_range(1, COUNT):
         scale = tl.maximum(scale, tl.abs(members[i]))
-    scale = tl.minimum(tl.maximum(scale, SMALLEST_SCALE), LARGEST_SCALE)
+    scale = bounded_scale(scale)
     inverse = 1.0 / scale
     value = tl.zeros_like(scale)
     for i in tl.static_range(COUNT):
         scaled = members[i] * inverse
         value += scaled * scaled
     return tl.sqrt(value) * scale
+
+
+@triton.jit
+def bounded_scale(scale):
+    """`scale`, or the nearest number that has a normal inverse. Of NaN, any such number."""
+    BITS: tl.constexpr = SCALE_BITS_OF_DOUBLES if scale.dtype == tl.float64 else SCALE_BITS
+    return tl.minimum(tl.maximum(scale, 2.0**-BITS), 2.0**BITS)
+
+
+@triton.jit
+def add_square(total, scale, x):
+    """`(total, scale)` with one member more: total counts squares in units of scale**2, where scale
+    is the largest member so far, as `bounded_scale` has it. Start at 0 and `bounded_scale` of 0."""
+    larger = bounded_scale(tl.maximum(scale, tl.abs(x)))
+    inverse = 1.0 / larger
+    ratio = scale * inverse
+    total = tl.where(larger > scale, total * (ratio * ratio), total)
+    scaled = x * inverse
+    return total + scaled * scaled, larger

@@ -3,7 +3,7 @@
 import triton.language as tl
 
 from ._border import fold
-from ._epilogue import activate, place
+from ._epilogue import activate, biased, store_pooled
 from ._index import (
     at,
     in_range,
@@ -18,7 +18,7 @@ from ._index import (
 )
 from ._jit import kernel
 from ._members import largest, mean, members_of, norm, places, winner
-from ._numbers import multiply_add, rounded
+from ._numbers import multiply_add
 
 
 @kernel
@@ -66,6 +66,7 @@ def conv_pool_gemm(
     ACTIVATION: tl.constexpr,
     POOL: tl.constexpr,
     WINDOW: tl.constexpr,
+    STEP: tl.constexpr,
     MEMBERS: tl.constexpr,
     PADDED: tl.constexpr,
     KEEP_TAPS: tl.constexpr,
@@ -87,7 +88,7 @@ def conv_pool_gemm(
     """dst[n, g, k, u] = pool over members t of act(bias + sum over taps f and channels m of
     src[n, g, m, o*STRIDE - pad + f*DILATION] * w[g, k, m, f]), where
 
-    "max", "avg", "l2": o = u*WINDOW + t, of as many t as a window has positions
+    "max", "avg", "l2": o = u*STEP + t, of as many t as a window has positions
     "maxout":           o = u, and k*MEMBERS + t in place of k
 
     with the number t of the winner in taps, laid out as dst, if KEEP_TAPS. dst_channels counts k
@@ -127,9 +128,9 @@ def conv_pool_gemm(
         member = tl.minimum(member, MEMBERS - 1)
     n, q = unflatten4(tl.minimum(window, windows - 1), dst_size)
     t = unflatten3(member.to(INDEX), WINDOW[1], WINDOW[2])
-    src_0 = (q[0] * WINDOW[0] + t[0]) * STRIDE[0] - pad_d.to(INDEX)
-    src_1 = (q[1] * WINDOW[1] + t[1]) * STRIDE[1] - pad_h.to(INDEX)
-    src_2 = (q[2] * WINDOW[2] + t[2]) * STRIDE[2] - pad_w.to(INDEX)
+    src_0 = (q[0] * STEP[0] + t[0]) * STRIDE[0] - pad_d.to(INDEX)
+    src_1 = (q[1] * STEP[1] + t[1]) * STRIDE[1] - pad_h.to(INDEX)
+    src_2 = (q[2] * STEP[2] + t[2]) * STRIDE[2] - pad_w.to(INDEX)
 
     unit, member = places(BLOCK_N, COL_MEMBERS)
     offs_n = (pid_n * UNITS_N + unit) * COL_MEMBERS + member
@@ -212,13 +213,18 @@ def conv_pool_gemm(
         f_h = tl.where(wrap, 0, f_h)
         f_d += wrap.to(INDEX)
 
-    if BIAS == "tied":
-        channel = (group * pooled * COL_MEMBERS + offs_n) * stride_bias_c.to(INDEX)
-        bias = tl.load(bias_ptr + channel, mask=col_ok, other=0.0).to(tl.float32)
-        if ACROSS:
-            acc += bias[None, :]
-        else:
-            acc += bias[:, None]
+    acc = biased(
+        acc,
+        bias_ptr,
+        q,
+        group * pooled * COL_MEMBERS + offs_n,
+        row_ok,
+        col_ok,
+        (1, 1, 1),
+        (0, 0, 0, stride_bias_c.to(INDEX)),
+        BIAS,
+        ACROSS,
+    )
     members = members_of(activate(acc, ACTIVATION), PADDED)
     if KEEP_TAPS:
         value, number = winner(members, MEMBERS)
@@ -232,27 +238,27 @@ def conv_pool_gemm(
     window = pid_m * UNITS_M + tl.arange(0, UNITS_M)
     row_ok = window < windows
     n, q = unflatten4(tl.minimum(window, windows - 1), dst_size)
-    strides = (
-        stride_dn.to(INDEX),
-        dst_channel,
-        stride_dd.to(INDEX),
-        stride_dh.to(INDEX),
-        stride_dw.to(INDEX),
-    )
     offs_n = pid_n * UNITS_N + tl.arange(0, UNITS_N)
-    col_ok = offs_n < pooled
-    offset = outer(place(n, q, strides), (group * pooled + offs_n) * dst_channel, DST_UNIT)
-    ok = outer_and(row_ok, col_ok, DST_UNIT)
-    if ACROSS != DST_UNIT:
-        value = tl.trans(value)
-    value = rounded(value, dst_ptr.dtype.element_ty, SOFT_BF16)
-    tl.store(at(dst_ptr, offset, DST_VECTOR), value, mask=ok)
-    if KEEP_TAPS:
-        if ACROSS != DST_UNIT:
-            number = tl.trans(number)
-        # A byte each: as many as a vector of dst holds are a whole number of these vectors.
-        tl.store(
-            tl.multiple_of(taps_ptr + offset, (DST_VECTOR, DST_VECTOR)),
-            number.to(tl.uint8),
-            mask=ok,
-        )
+    store_pooled(
+        value,
+        number if KEEP_TAPS else value,
+        dst_ptr,
+        taps_ptr,
+        n,
+        q,
+        group * pooled + offs_n,
+        row_ok,
+        offs_n < pooled,
+        (
+            stride_dn.to(INDEX),
+            dst_channel,
+            stride_dd.to(INDEX),
+            stride_dh.to(INDEX),
+            stride_dw.to(INDEX),
+        ),
+        ACROSS,
+        KEEP_TAPS,
+        DST_UNIT,
+        DST_VECTOR,
+        SOFT_BF16,
+    )

@@ -3,14 +3,13 @@
 import triton.language as tl
 
 from ._border import image_total, image_walk, read_at
+from ._direct import add_channels
 from ._epilogue import finish
 from ._index import (
     class_extent,
     class_taps,
     classes_of,
     in_range,
-    outer,
-    outer_and,
     residues_of,
     unflatten3,
     unflatten4,
@@ -193,21 +192,22 @@ def gather_direct(
             tap_ptr += (first[0] + j_d * TAP_STEP[0]) * stride_wt
             tap_ptr += (first[1] + j_h * TAP_STEP[1]) * stride_wr
             tap_ptr += (first[2] + j_w * TAP_STEP[2]) * stride_ws
-            for m in range(red):
-                w = tl.load(tap_ptr + weight_col + m * stride_wm.to(INDEX), mask=col_ok, other=0.0)
-                if GROUPED:
-                    x = tl.load(
-                        src_ptr + outer(src_pos, src_col + m * src_channel, SRC_UNIT),
-                        mask=outer_and(valid, col_ok, SRC_UNIT),
-                        other=0.0,
-                    )
-                    acc += x.to(ACC) * outer(src_pos * 0, w.to(ACC), SRC_UNIT)
-                else:
-                    x = tl.load(src_ptr + src_pos + m * src_channel, mask=valid, other=0.0)
-                    if SRC_UNIT:
-                        acc += x.to(ACC)[:, None] * w.to(ACC)[None, :]
-                    else:
-                        acc += w.to(ACC)[:, None] * x.to(ACC)[None, :]
+            acc = add_channels(
+                acc,
+                src_ptr,
+                tap_ptr,
+                src_pos,
+                src_col,
+                weight_col,
+                valid,
+                col_ok,
+                red,
+                src_channel,
+                stride_wm.to(INDEX),
+                GROUPED,
+                SRC_UNIT,
+                1,
+            )
 
     if not SRC_UNIT:
         acc = tl.trans(acc)

@@ -3,6 +3,7 @@
 import triton.language as tl
 
 from ._jit import kernel
+from ._members import outranks
 from ._numbers import rounded
 from ._window import (
     aligned,
@@ -124,7 +125,7 @@ def window_reduce(
                 t, start, taps, size, stride, live, FILTER, DILATION, ADAPTIVE
             )
             x = tl.load(aligned(src_ptr, source + offset, VECTOR), mask=valid, other=0).to(ACC)
-            larger = valid & ((x > acc) | (x != x))  # noqa: PLR0124
+            larger = valid & outranks(x, acc)
             acc = tl.where(larger, x, acc)
             tap = tl.where(larger, t, tap)
         dtype = saved_ptr.dtype.element_ty
@@ -163,8 +164,7 @@ def window_reduce(
                 )
                 x = tl.load(aligned(src_ptr, source + offset, VECTOR), mask=valid, other=0)
                 x = tl.abs(x.to(ACC))
-                larger = (x > largest) | (x != x)  # noqa: PLR0124
-                largest = tl.where(larger, x, largest)
+                largest = tl.where(outranks(x, largest), x, largest)
         ordinary = (largest > 0) & (largest < float("inf"))
         unit = tl.where(ordinary, largest, 1)
         for t in tl.range(0, TAPS, loop_unroll_factor=UNROLL):

@@ -1,13 +1,14 @@
-"""torch.ops.tritonconv.conv_pool: convolution, activation and pooling, in one kernel where it pays.
+"""torch.ops.tritonconv.conv_pool: convolution, activation and pooling, one kernel on a GPU.
 
     z = activation(conv(input, weight) + bias)        y = pool(z)
 
-Where windows do not overlap and the kernel pays, z is never stored; elsewhere the op is its two
+Where windows do not overlap, z is never stored; where they do, and on a CPU, the op is its two
 stages, and `explain` says why. What backward needs of z, by bytes for each element of y and windows
-of T members: the number of the winning tap is 1 byte, z itself would be T elements. So max pooling
-and maxout keep the number, if the activation's derivative follows from y; mean and norm, and gelu
-and silu, need all of z, and compute it again: that moves x and w once more, and T elements for the
-time of the backward pass alone. Under a torch.func transform the op is its two stages.
+of T members: the number of the winning tap is 1 byte (4 if T > 256), z itself would be T elements.
+So max pooling and maxout keep the number, if the activation's derivative follows from y; mean and
+norm, and gelu and silu, need all of z, and compute it again: that moves x and w once more, and T
+elements for the time of the backward pass alone. Under a torch.func transform the op is its two
+stages.
 """
 
 from collections.abc import Callable
@@ -17,22 +18,12 @@ import torch
 from torch import Tensor
 from torch.autograd import Function
 
-from ..conv_pool import (
-    NAME,
-    WITH_TAPS,
-    PoolStage,
-    conv_pool_problem,
-    declines,
-    fused_plan,
-    supports,
-)
+from ..conv_pool import WITH_TAPS, ConvPoolProblem, PoolStage, conv_pool_problem
+from ..conv_pool_planning import fused_plan, supports
 from ..epilogue import NOT_FROM_VALUE
-from ..errors import ProblemError
 from ..launch import Plan, Slot, interpreting
-from ..layout import dense_strides, is_channels_last
 from ..planning import BoundedCache, device_of
-from ..pool_problem import PoolArguments, windows_of
-from ..problem import ConvArguments, Pass
+from ..problem import ConvArguments
 from ..reference.epilogue import activation_gradient, bias_gradient
 from ._run import _key_of
 from .conv import AUTOCAST, conv_dgrad, conv_wgrad, explainer, is_plain, library
@@ -78,50 +69,23 @@ class ConvPoolCall(NamedTuple):
         head = [self.x, self.w, self.bias, *self.rest, self.activation]
         return [*head, self.pool, self.size, self.stride, keep_taps]
 
-    def problem(self) -> Any:
+    def problem(self) -> ConvPoolProblem:
         """Checked. Raises ProblemError."""
-        stage = PoolStage(self.pool, self.size, self.keep_taps and self.pool in WITH_TAPS)
+        stage = PoolStage(
+            self.pool, self.size, self.keep_taps and self.pool in WITH_TAPS, self.stride
+        )
         arguments = ConvArguments(*self.rest)
-        if len(self.stride) != len(self.size) or any(s < 1 for s in self.stride):
-            raise ProblemError(
-                f"pool_stride: expected {len(self.size)} positive ints like pool_size, got "
-                f"{self.stride}"
-            )
         return conv_pool_problem(self.x, self.w, self.bias, self.activation, arguments, stage)
 
-    def result(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
-        """Shape and strides of y: channels-last where z would be."""
-        problem = self.problem()
-        if self.size == self.stride:
-            return problem.output_shape, problem.output_strides
-        z = problem.conv
-        shape = list(z.output_shape)
-        none = [0] * 2 * len(self.size)
-        windows = PoolArguments(self.size, self.stride, none, [1] * len(self.size))
-        if self.pool == "maxout":
-            shape[1:2] = windows_of(shape[1:2], windows)[1]
-        else:
-            shape[2:] = windows_of(shape[2:], windows)[1]
-        last = is_channels_last(z.output_shape, z.result_strides(Pass.FPROP))
-        return tuple(shape), dense_strides(shape, last)
-
     def plan(self) -> tuple[Plan | None, str]:
-        """The plan of one launch, or None and why the two stages serve better."""
+        """The plan of one launch, or None and why the two stages run."""
         problem = self.problem()
-        if self.size != self.stride:
-            return None, (
-                f"windows of {_times(self.size)} at steps of {_times(self.stride)}: only windows "
-                "that meet without overlap are pooled where the convolution computes them"
-            )
-        if self.x.is_cpu and not interpreting():
-            return None, "the tensors are on the CPU, and TRITON_INTERPRET is not set"
         refused = supports(problem)
         if refused is not None:
             return None, refused
+        if self.x.is_cpu and not interpreting():
+            return None, "the tensors are on the CPU, and TRITON_INTERPRET is not set"
         device = device_of(self.x.device.type, self.x.device.index)
-        declined = declines(problem, device)
-        if declined is not None:
-            return None, declined
         operands = (self.x, self.w, self.bias)
         aligned = all(t.data_ptr() % 16 == 0 for t in operands if t is not None)
         return fused_plan(problem, device, aligned=aligned), ""
@@ -148,7 +112,7 @@ class ConvPoolCall(NamedTuple):
 
 
 def conv_pool(*inputs: Any) -> Tensor:
-    """y, by the op or whatever is quicker. What the functions call."""
+    """y, by the op, or on a CPU by its stages without it. What the functions call."""
     call = ConvPoolCall.of(*inputs)
     # torch.compile cannot trace the question whether Triton interprets; on a CPU it seldom does.
     compiling = torch.compiler.is_compiling()
@@ -256,12 +220,13 @@ def _backend(*inputs: Any) -> tuple[Tensor, Tensor]:
     if plan is None:
         with torch.no_grad():
             return _stages_with_taps(call) if taps else (call.stages(), _no_taps(call.x))
-    shape, strides = call.result()
+    problem = call.problem()
+    shape, strides = problem.output_shape, problem.output_strides
     y = torch.empty_strided(shape, strides, dtype=call.x.dtype, device=call.x.device)
     tensors = {Slot.INPUT: call.x, Slot.WEIGHT: call.w, Slot.OUTPUT: y}
     if call.bias is not None:
         tensors[Slot.BIAS] = call.bias
-    kept = torch.empty_like(y, dtype=torch.uint8) if taps else _no_taps(call.x)
+    kept = torch.empty_like(y, dtype=problem.tap_dtype) if taps else _no_taps(call.x)
     if taps:
         tensors[Slot.TAPS] = kept
     plan.run(tensors)
@@ -294,7 +259,7 @@ def _autograd(*inputs: Any) -> tuple[Tensor, Tensor]:
     if watcher is not None:
         plan, reason = call.plan()
         if plan is None:
-            watcher.declined(NAME, reason)
+            watcher.declined("one kernel", reason)
             return call.stages(), _no_taps(call.x)
     elif is_plain(*inputs[:3]) and not call.keep_taps and call.known_plan()[0] is None:
         # Two ops record their own gradients, and keep what lies between them.
@@ -312,10 +277,10 @@ def _transformed(*inputs: Any) -> tuple[Tensor, Tensor]:
 
 def _fake(*inputs: Any) -> tuple[Tensor, Tensor]:
     call = ConvPoolCall.of(*inputs)
-    shape, strides = call.result()
-    y = call.x.new_empty_strided(shape, strides)
+    problem = call.problem()
+    y = call.x.new_empty_strided(problem.output_shape, problem.output_strides)
     taps = call.keep_taps and call.pool in WITH_TAPS
-    return y, torch.empty_like(y, dtype=torch.uint8) if taps else _no_taps(call.x)
+    return y, torch.empty_like(y, dtype=problem.tap_dtype) if taps else _no_taps(call.x)
 
 
 def _autocast(device: str) -> Callable[..., Any]:
@@ -330,10 +295,6 @@ def _autocast(device: str) -> Callable[..., Any]:
             return _op(*cast, *inputs[3:])
 
     return autocast
-
-
-def _times(values: Any) -> str:
-    return "x".join(str(v) for v in values)
 
 
 library.impl("conv_pool", _backend, "CPU")

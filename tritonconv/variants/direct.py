@@ -62,12 +62,7 @@ class Direct:
         table = self.default_configs(problem, which)
         if strides[1] != 1 and problem.groups > 1:
             return table[0]
-
-        def cost(config: Config) -> int:
-            # Products of all columns, padding included, and a source value read for each tile.
-            return ceil_div(channels, config["BLOCK_N"]) * (config["BLOCK_N"] + READ)
-
-        return min(table, key=cost)
+        return min(table, key=lambda config: column_cost(channels, config))
 
     def launches(
         self, problem: ConvProblem, which: Pass, config: Config, flags: Flags
@@ -94,3 +89,8 @@ class Direct:
         arguments = gather_arguments(problem, which) | shared
         arguments |= {"groups": problem.groups, "BLOCK_M": block_m, "BLOCK_N": block_n}
         return (Launch(gather_direct, tiles, arguments, config),)
+
+
+def column_cost(channels: int, config: Config) -> int:
+    """Products of all columns, padding included, and a source value read for each tile."""
+    return ceil_div(channels, config["BLOCK_N"]) * (config["BLOCK_N"] + READ)
