@@ -5,6 +5,6 @@ Knows keys, configs, a way to compile and a way to launch; nothing of what the k
 
 from .config import Candidate, Config
 from .key import Gpu, Key
-from .table import Choice, ConfigTable
+from .policies import Policy, policy, set_policy
 
-__all__ = ["Candidate", "Choice", "Config", "ConfigTable", "Gpu", "Key"]
+__all__ = ["Candidate", "Config", "Gpu", "Key", "Policy", "policy", "set_policy"]

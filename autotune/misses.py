@@ -25,6 +25,11 @@ class MissLog:
         self._seen: set[str] = set()
         self._lock = threading.Lock()
 
+    @classmethod
+    def of(cls, directory: Path) -> "MissLog":
+        """The log of a store's directory."""
+        return cls(directory / "misses.jsonl")
+
     def add(self, key: Key) -> None:
         """Note a problem."""
         with self._lock:

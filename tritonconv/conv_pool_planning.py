@@ -104,7 +104,7 @@ def fused_plan(
         variant=chosen,
         launches=(launch,),
         config=config,
-        source="default",
+        source="analytic",
         rejected=(rejected,),
     )
 

@@ -1,9 +1,11 @@
 """What the analytic choice of a config needs to know of a GPU."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import torch
+
+from autotune import Gpu
 
 
 @dataclass(frozen=True)
@@ -56,3 +58,18 @@ def cuda_device(index: int) -> Device:
         properties.multi_processor_count,
         properties.shared_memory_per_block_optin,
     )
+
+
+def device_like(gpu: Gpu) -> Device:
+    """The device that a tuning key names: this machine's, if it is one of that model, else the
+    stand-in of its architecture. Raises ValueError for an architecture that has none."""
+    if gpu.vendor == INTERPRETER.vendor:
+        return INTERPRETER
+    if torch.cuda.is_available():
+        for index in range(torch.cuda.device_count()):
+            found = cuda_device(index)
+            if (found.name, found.multiprocessors) == (gpu.model, gpu.multiprocessors):
+                return found
+    if gpu.arch not in TARGETS:
+        raise ValueError(f"arch: expected one of {', '.join(TARGETS)}, got {gpu.arch!r}")
+    return replace(TARGETS[gpu.arch], name=gpu.model, multiprocessors=gpu.multiprocessors)

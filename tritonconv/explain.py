@@ -35,13 +35,13 @@ def explain(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Explanat
 
     Raises: whatever the call itself would raise for its arguments.
     """
-    recorder = _Recorder()
+    recorder = Recorder()
     with recorder:
         function(*args, **kwargs)
     return Explanation(tuple(recorder.plans))
 
 
-class _Recorder(TorchDispatchMode):
+class Recorder(TorchDispatchMode):
     def __init__(self) -> None:
         super().__init__()
         self.plans: list[Plan] = []
@@ -117,7 +117,7 @@ def _lines(plan: Plan) -> str:
         )
         lines += [
             f"  config    {plan.config}",
-            f"  source    {plan.source}",
+            f"  source    {plan.source}" + (f": {plan.note}" if plan.note else ""),
             f"  programs  {programs}",
         ]
         if isinstance(plan.problem, ConvProblem):

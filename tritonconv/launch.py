@@ -117,6 +117,10 @@ class Plan:
     workspace: int = 0
     config: Config | None = None
     source: str = ""
+    note: str = ""
+    aligned: bool = True
+    # Whether the candidate came from the tuner's own choice: its problem has a key.
+    tuned: bool = False
     rejected: tuple[tuple[str, str], ...] = ()
     _bound: dict[tuple[Slot, ...], Callable[..., None]] = field(
         default_factory=dict, init=False, repr=False, compare=False

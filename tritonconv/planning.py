@@ -3,14 +3,20 @@
 import math
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Generic, TypeVar
+
+import torch
+
+from autotune import Candidate
 
 from .device import INTERPRETER, Device, cuda_device
 from .errors import UnsupportedProblem
 from .launch import Plan, interpreting
 from .problem import ConvProblem, Pass
-from .tuning import choose_config
+from .tuning import Chosen, choose, conv_key
 from .variants import VARIANTS, Variant
 from .variants.base import Flags
 
@@ -25,30 +31,91 @@ def make_plan(
     *,
     aligned: bool = True,
     variant: Variant | None = None,
+    candidate: Candidate | None = None,
 ) -> Plan:
     """The plan of one pass on one device, with the reason why each other variant was not taken.
 
-    `aligned`: every tensor starts at a multiple of 16 bytes. `variant` forces one, for tests and
-    tuners; what it does not support is refused all the same. Raises UnsupportedProblem.
+    `aligned`: every tensor starts at a multiple of 16 bytes. `variant` or `candidate` forces one,
+    for tests and tuners; what it does not support is refused all the same. Raises
+    UnsupportedProblem, and autotune's NoRecord under the policy "strict".
     """
     offered = VARIANTS if variant is None else (variant,)
     chosen, rejected = select(problem, which, device, offered)
-    choice = choose_config(chosen, problem, which, device)
+    choice = _choice(chosen, problem, which, device, aligned, variant is not None, candidate)
+    if choice.candidate.variant != chosen.name:
+        better = variant_named(choice.candidate.variant)
+        reason = f"a record prefers {better.name}"
+        rejected = (
+            (chosen.name, reason),
+            *((name, why) for name, why in rejected if name != better.name),
+        )
+        chosen = better
+    config = choice.candidate.config
     interpreted = device.vendor == "interpreter"
     flags = Flags(aligned, interpreted, device.multiprocessors)
-    launches = chosen.launches(problem, which, choice.config, flags)
+    launches = chosen.launches(problem, which, config, flags)
     splits = launches[0].arguments.get("splits", 1)
     return Plan(
         problem=problem,
         which=which,
         backend="interpreter" if interpreted else "triton",
         variant=chosen.name,
+        aligned=aligned,
+        tuned=True,
         launches=launches,
         workspace=math.prod(problem.result_shape(which)) * splits if splits > 1 else 0,
-        config=choice.config,
+        config=config,
         source=choice.source,
+        note=choice.note,
         rejected=rejected,
     )
+
+
+def _choice(
+    chosen: Variant,
+    problem: ConvProblem,
+    which: Pass,
+    device: Device,
+    aligned: bool,
+    forced: bool,
+    candidate: Candidate | None,
+) -> Chosen:
+    def legal(found: Candidate) -> bool:
+        return is_legal(problem, which, device, found)
+
+    if candidate is not None:
+        if not legal(candidate):
+            raise UnsupportedProblem(f"{which.value} of this problem cannot be run by {candidate}")
+        return Chosen(candidate, "forced", "")
+    default = Candidate(chosen.name, chosen.default_config(problem, which, device))
+    if forced:
+        return Chosen(default, "analytic", "")
+    return choose(lambda: conv_key(problem, which, device, aligned), device, default, legal)
+
+
+def candidates(problem: ConvProblem, which: Pass, device: Device) -> list[Candidate]:
+    """All that a tuner may try, in canonical order; the default is among them."""
+    found: set[Candidate] = set()
+    for variant in VARIANTS:
+        if variant.supports(problem, which) is None:
+            configs = variant.configs(problem, which, device)
+            found.update(Candidate(variant.name, config) for config in configs)
+            found.add(Candidate(variant.name, variant.default_config(problem, which, device)))
+    return sorted(found)
+
+
+def is_legal(problem: ConvProblem, which: Pass, device: Device, candidate: Candidate) -> bool:
+    """Whether a candidate, wherever it comes from, computes the right result on the device."""
+    for variant in VARIANTS:
+        if variant.name == candidate.variant and variant.supports(problem, which) is None:
+            default = variant.default_config(problem, which, device)
+            return candidate.config in (default, *variant.configs(problem, which, device))
+    return False
+
+
+def variant_named(name: str) -> Variant:
+    """The variant of that name."""
+    return next(variant for variant in VARIANTS if variant.name == name)
 
 
 def select(
@@ -71,9 +138,32 @@ def select(
     return chosen, tuple(rejected)
 
 
-def device_of(kind: str, index: int | None) -> Device:
-    """The device that plans for tensors on torch device `kind:index` are made for."""
-    return INTERPRETER if interpreting() else cuda_device(index or 0)
+_target: ContextVar[Device | None] = ContextVar("tritonconv_target", default=None)
+
+
+@contextmanager
+def planning_for(device: Device | None) -> Iterator[None]:
+    """Make plans for this device inside the block, wherever tensors lie; None changes nothing."""
+    token = _target.set(device)
+    try:
+        yield
+    finally:
+        _target.reset(token)
+
+
+def device_of(tensor: torch.Tensor) -> Device:
+    """The device that plans for a tensor are made for."""
+    target = _target.get()
+    if target is not None:
+        return target
+    return INTERPRETER if interpreting() else cuda_device(tensor.device.index or 0)
+
+
+def why_aten(tensor: torch.Tensor) -> str | None:
+    """Why torch's own functions compute with a tensor, None if the kernels do."""
+    if tensor.is_cpu and _target.get() is None and not interpreting():
+        return "the tensors are on the CPU, and TRITON_INTERPRET is not set"
+    return None
 
 
 class BoundedCache(Generic[Value]):

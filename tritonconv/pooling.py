@@ -7,13 +7,14 @@ from typing import Any
 import torch
 import triton.language as tl
 
-from autotune import Config
+from autotune import Candidate, Config
 
 from .device import Device
 from .kernels.window_reduce import window_reduce
 from .kernels.window_spread import window_spread
 from .launch import Launch, Plan, Slot
 from .pool_problem import INTEGERS, PoolPass, PoolProblem
+from .tuning import Chosen, choose, pool_key
 from .variants.base import Flags, axis_arguments, ceil_div, stride_arguments
 
 # Up to so many taps, or windows that hold a position, the loop over them is written out; not where
@@ -106,6 +107,23 @@ def default_config(problem: PoolProblem, which: PoolPass, device: Device) -> Con
     return busy[0] if busy else fitting[-1]
 
 
+def candidates(problem: PoolProblem, which: PoolPass, device: Device) -> list[Candidate]:
+    """All that a tuner may try, in canonical order: the tables, with fewer and more warps."""
+    name = kernel_name(which)
+    return sorted(
+        {
+            Candidate(name, Config(config.constants, warps, config.num_stages))
+            for config in default_configs(problem, which, device)
+            for warps in (config.num_warps, 2, 4, 8)
+        }
+    )
+
+
+def kernel_name(which: PoolPass) -> str:
+    """What a plan calls the pass's kernel."""
+    return "window_spread" if which is PoolPass.BACKWARD else "window_reduce"
+
+
 def programs(problem: PoolProblem, which: PoolPass, config: Config) -> int:
     """Tiles of the tensor that is written."""
     size = problem.input_size if which is PoolPass.BACKWARD else problem.output_size
@@ -116,20 +134,37 @@ def programs(problem: PoolProblem, which: PoolPass, config: Config) -> int:
 
 
 def pool_plan(
-    problem: PoolProblem, which: PoolPass, device: Device, *, aligned: bool = True
+    problem: PoolProblem,
+    which: PoolPass,
+    device: Device,
+    *,
+    aligned: bool = True,
+    candidate: Candidate | None = None,
 ) -> Plan:
-    """The plan of one pass on one device."""
-    config = default_config(problem, which, device)
+    """The plan of one pass on one device; `candidate` forces one, for tuners. Raises autotune's
+    NoRecord under the policy "strict"."""
+    default = Candidate(kernel_name(which), default_config(problem, which, device))
+
+    def legal(found: Candidate) -> bool:
+        return found in candidates(problem, which, device)
+
+    if candidate is not None:
+        choice = Chosen(candidate, "forced", "")
+    else:
+        choice = choose(lambda: pool_key(problem, which, device, aligned), device, default, legal)
+    config = choice.candidate.config
     interpreted = device.vendor == "interpreter"
     flags = Flags(aligned, interpreted, device.multiprocessors)
     return Plan(
         problem=problem,
         which=which,
         backend="interpreter" if interpreted else "triton",
-        variant="window_spread" if which is PoolPass.BACKWARD else "window_reduce",
+        variant=choice.candidate.variant,
         launches=(pool_launch(problem, which, config, flags),),
         config=config,
-        source="default",
+        source=choice.source,
+        note=choice.note,
+        aligned=aligned,
     )
 
 

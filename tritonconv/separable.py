@@ -228,7 +228,7 @@ def fused_plan(problem: SeparableProblem, device: Device, *, aligned: bool = Tru
         variant=NAME,
         launches=(fused_launch(problem, config, flags),),
         config=config,
-        source="default",
+        source="analytic",
     )
 
 

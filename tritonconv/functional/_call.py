@@ -11,7 +11,7 @@ from ..arguments import Transposed, flips, not_negative, padding_pairs, per_axis
 from ..arguments import transposed_size as size_and_padding
 from ..checks import ConvArguments, check_lengths, check_shapes, check_tensors, output_size
 from ..errors import ProblemError
-from ..ops.entry import convolve, transpose
+from ..ops.entry import autocasts, convolve, transpose
 
 Size = int | Sequence[int]
 Padding = int | Sequence[int] | str | Sequence[Sequence[int]]
@@ -243,7 +243,7 @@ def check_operands(tensors: dict[str, Any]) -> None:
         if not isinstance(tensor, Tensor):
             _refuse_type(name, tensor)
     first = next(iter(tensors.values()))
-    if not torch.is_autocast_enabled(first.device.type):
+    if not autocasts(first):
         check_tensors(tensors)
 
 

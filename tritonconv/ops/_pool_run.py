@@ -6,10 +6,12 @@ from typing import Any, NamedTuple, cast
 import torch
 from torch import Tensor
 
+from autotune.policies import current as current_policy
+
 from ..checks import shape_of
 from ..errors import ProblemError
-from ..launch import Plan, Slot, interpreting
-from ..planning import BoundedCache, device_of
+from ..launch import Plan, Slot
+from ..planning import BoundedCache, device_of, why_aten
 from ..pool_problem import (
     PoolArguments,
     PoolOperands,
@@ -68,6 +70,7 @@ class PoolCall(NamedTuple):
             None if size is None else tuple(size),
             channels_last,
             *(tuple(v) if isinstance(v, list) else v for v in self.arguments),
+            current_policy(),
             tuple(t.data_ptr() % 16 == 0 for t in tensors if t is not None),
         )
         call = CALLS.get(key)
@@ -78,13 +81,13 @@ class PoolCall(NamedTuple):
     def plan(self) -> Plan:
         """What would run, decided without running it."""
         problem, first = self.problem(), self.first
-        if first.device.type == "cpu" and not interpreting():
-            reason = "the tensors are on the CPU, and TRITON_INTERPRET is not set"
+        reason = why_aten(first)
+        if reason is not None:
             rejected = (("triton kernels", reason),)
             return Plan(problem, self.which, "aten", "aten", rejected=rejected)
         tensors = (*self.operands[:3], self.parameters)
         aligned = all(t.data_ptr() % 16 == 0 for t in tensors if t is not None)
-        device = device_of(first.device.type, first.device.index)
+        device = device_of(first)
         return pool_plan(problem, self.which, device, aligned=aligned)
 
     def _prepare(self) -> Callable[["PoolCall"], tuple[Tensor, Tensor | None]]:

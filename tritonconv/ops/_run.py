@@ -6,10 +6,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from autotune.policies import current as current_policy
+
 from ..epilogue import Extras
-from ..launch import Plan, Slot, interpreting
+from ..launch import Plan, Slot
 from ..layout import is_channels_last
-from ..planning import BoundedCache, device_of, make_plan
+from ..planning import BoundedCache, device_of, make_plan, why_aten
 from ..problem import ConvArguments, ConvProblem, Pass, dgrad_problem, fprop_problem, wgrad_problem
 from ..reference import aten, epilogue
 
@@ -64,6 +66,7 @@ def run(which: Pass, a: Tensor, b: Tensor, extra: Any, *rest: Any) -> Tensor:
         flip,
         mode,
         torch._C._get_fp32_precision_getter("cuda", "conv"),
+        current_policy(),
         (a.data_ptr() | b.data_ptr()) & 15,
     )
     call = CALLS.get(key)
@@ -93,6 +96,7 @@ def run_fused(
         flip,
         mode,
         torch._C._get_fp32_precision_getter("cuda", "conv"),
+        current_policy(),
         tuple(t.data_ptr() % 16 == 0 for t in operands if t is not None),
     )
     call = CALLS.get(key)
@@ -227,12 +231,12 @@ def plan_call(
     CPU tensors take ATen, unless Triton interprets.
     """
     problem = problem_of(which, a, b, extra, arguments, extras)
-    if a.device.type == "cpu" and not interpreting():
-        reason = "the tensors are on the CPU, and TRITON_INTERPRET is not set"
+    reason = why_aten(a)
+    if reason is not None:
         return Plan(problem, which, "aten", "aten", rejected=(("triton kernels", reason),))
     operands = (a, b, *(extras or ())[:2])
     aligned = all(t.data_ptr() % 16 == 0 for t in operands if t is not None)
-    return make_plan(problem, which, device_of(a.device.type, a.device.index), aligned=aligned)
+    return make_plan(problem, which, device_of(a), aligned=aligned)
 
 
 def _key_of(extra: Tensor | Sequence[int]) -> Any:

@@ -21,8 +21,8 @@ from torch.autograd import Function
 from ..conv_pool import WITH_TAPS, ConvPoolProblem, PoolStage, conv_pool_problem
 from ..conv_pool_planning import fused_plan, supports
 from ..epilogue import NOT_FROM_VALUE
-from ..launch import Plan, Slot, interpreting
-from ..planning import BoundedCache, device_of
+from ..launch import Plan, Slot
+from ..planning import BoundedCache, device_of, why_aten
 from ..problem import ConvArguments
 from ..reference.epilogue import activation_gradient, bias_gradient
 from ._run import _key_of
@@ -83,9 +83,10 @@ class ConvPoolCall(NamedTuple):
         refused = supports(problem)
         if refused is not None:
             return None, refused
-        if self.x.is_cpu and not interpreting():
-            return None, "the tensors are on the CPU, and TRITON_INTERPRET is not set"
-        device = device_of(self.x.device.type, self.x.device.index)
+        reason = why_aten(self.x)
+        if reason is not None:
+            return None, reason
+        device = device_of(self.x)
         operands = (self.x, self.w, self.bias)
         aligned = all(t.data_ptr() % 16 == 0 for t in operands if t is not None)
         return fused_plan(problem, device, aligned=aligned), ""

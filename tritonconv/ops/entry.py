@@ -48,7 +48,7 @@ def transpose(
     """activation(conv_dgrad(input, weight) + bias + residual), of the full shape `output_shape`."""
     plain = bias is None and residual is None and activation == "none"
     # Autocast casts for the fused op only: conv_dgrad is a backward pass, in its forward's dtype.
-    plain &= not torch.is_autocast_enabled(input.device.type)
+    plain &= not autocasts(input)
     if not interpreting() and _shortcut(input, weight, bias, residual):
         if plain:
             return BODIES[Pass.DGRAD](input, weight, output_shape, *rest)
@@ -65,6 +65,12 @@ def _unrecorded(which: Pass, operands: tuple[Tensor | None, ...], size: Any) -> 
     if not (torch.is_grad_enabled() and torch._C._any_requires_grad(*operands)):
         return True
     return aten_records(which, operands[0], operands[1], size)  # type: ignore[arg-type]
+
+
+def autocasts(tensor: Tensor) -> bool:
+    """Whether autocast is on where the tensor lies; torch refuses the question for some devices."""
+    kind = tensor.device.type
+    return torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
 
 
 def is_shortcut(*operands: Tensor | None) -> bool:

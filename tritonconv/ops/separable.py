@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.autograd import Function
 
 from ..launch import Plan, Slot, interpreting
-from ..planning import BoundedCache, device_of
+from ..planning import BoundedCache, device_of, why_aten
 from ..problem import Pass
 from ..reference.epilogue import bias_gradient
 from ..separable import (
@@ -72,9 +72,10 @@ def plan_call(
     """The plan of one launch, or None and why two convolutions serve better. Checks the
     arguments."""
     problem = separable_problem(x, depthwise, pointwise, bias, *rest)
-    if x.is_cpu and not interpreting():
-        return None, "the tensors are on the CPU, and TRITON_INTERPRET is not set"
-    device = device_of(x.device.type, x.device.index)
+    reason = why_aten(x)
+    if reason is not None:
+        return None, reason
+    device = device_of(x)
     refused = supports(problem) or declines(problem, device)
     if refused is not None:
         return None, refused
