@@ -5,6 +5,7 @@ A module that is not listed may launch nothing. Raise a number only with the tim
 
 LAUNCHES = {
     "test_launch": 20,
+    "test_provider": 80,
     "test_kernels": 2000,
     "test_pool_kernels": 700,
     "test_pool_ops": 160,

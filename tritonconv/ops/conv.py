@@ -24,6 +24,7 @@ from torch.utils._python_dispatch import _get_current_dispatch_mode
 from ..launch import interpreting
 from ..problem import ConvArguments, Pass
 from ..reference.epilogue import bias_gradient, spread
+from ._policy import hold_policy, under_forwards_policy
 from ._run import problem_of, run
 from ._vmap import grouped, scaled, vmap_conv, vmap_dgrad, vmap_wgrad, which_axis
 
@@ -58,11 +59,13 @@ _OPS = {Pass.FPROP: conv, Pass.DGRAD: conv_dgrad, Pass.WGRAD: conv_wgrad}
 def _save(ctx: Any, which: Pass, inputs: tuple[Any, ...]) -> None:
     """Keep each operand only if the other one's gradient will read it."""
     a, b, extra, *rest = inputs
+    hold_policy(ctx)
     need_a, need_b = ctx.needs_input_grad[:2]
     ctx.save_for_backward(a if need_b else None, b if need_a else None)
     ctx.call = which, a.shape, b.shape, getattr(extra, "shape", None), rest
 
 
+@under_forwards_policy
 def _backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
     a, b = ctx.saved_tensors
     which, a_shape, b_shape, bias_shape, rest = ctx.call

@@ -25,6 +25,7 @@ from ..launch import Plan, Slot
 from ..planning import BoundedCache, device_of, why_aten
 from ..problem import ConvArguments
 from ..reference.epilogue import activation_gradient, bias_gradient
+from ._policy import hold_policy, under_forwards_policy
 from ._run import _key_of
 from .conv import AUTOCAST, conv_dgrad, conv_wgrad, explainer, is_plain, library
 from .entry import convolve, is_shortcut
@@ -151,6 +152,7 @@ class _ConvPool(Function):
 
     @staticmethod
     def forward(ctx: Any, *inputs: Any) -> tuple[Tensor, Tensor]:
+        hold_policy(ctx)
         call = ConvPoolCall.of(*inputs)
         ctx.by_taps = call.pool in WITH_TAPS and call.activation not in NOT_FROM_VALUE
         y, taps = _below_autograd(*call.inputs(call.keep_taps or ctx.by_taps))
@@ -163,6 +165,7 @@ class _ConvPool(Function):
         return y, shown
 
     @staticmethod
+    @under_forwards_policy
     def backward(ctx: Any, dy: Tensor | None, _: Any) -> tuple[Any, ...]:
         x, w, bias, y, taps = ctx.saved_tensors
         nothing = (None,) * len(ctx.others)

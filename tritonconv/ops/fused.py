@@ -18,6 +18,7 @@ from torch.autograd import Function
 from ..epilogue import NOT_FROM_VALUE, Extras
 from ..problem import ConvArguments, Pass
 from ..reference.epilogue import activation_gradient, bias_gradient, composed
+from ._policy import hold_policy, under_forwards_policy
 from ._run import problem_of, run_fused
 from .conv import AUTOCAST, TAIL, conv, conv_dgrad, conv_wgrad, is_plain, library, with_defaults
 
@@ -81,6 +82,7 @@ class FusedCall(NamedTuple):
 
 def _function(which: Pass) -> Any:
     def forward(ctx: Any, *inputs: Any) -> tuple[Tensor, Tensor]:
+        hold_policy(ctx)
         call = FusedCall.of(which, inputs)
         activation = call.extras.activation
         ctx.set_materialize_grads(False)
@@ -93,6 +95,7 @@ def _function(which: Pass) -> Any:
         ctx.inputs = len(inputs)
         return y, pre
 
+    @under_forwards_policy
     def backward(ctx: Any, dy: Tensor | None, dpre: Tensor | None) -> tuple[Any, ...]:
         a, w, saved = ctx.saved_tensors
         activation, a_shape, w_shape, bias_shape, rest = ctx.call

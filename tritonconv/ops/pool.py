@@ -20,6 +20,7 @@ from ..layout import is_channels_last
 from ..pool_problem import PoolArguments, PoolOperands, PoolPass, Reduction
 from ..reference import pool_windows
 from ..reference.pool_windows import Windows
+from ._policy import hold_policy, under_forwards_policy
 from ._pool_run import PoolCall
 from .conv import conv_wgrad, is_plain, library
 
@@ -279,6 +280,7 @@ _BACKWARD = {
 
 def _function(name: str) -> Any:
     def forward(ctx: Any, *inputs: Any) -> Any:
+        hold_policy(ctx)
         result = _below(name, inputs)
         saved = _SAVED[name](inputs, result)
         if name == "sum_pool" and not ctx.needs_input_grad[1]:
@@ -294,7 +296,8 @@ def _function(name: str) -> Any:
             ctx.set_materialize_grads(False)
         return result
 
-    body = {"forward": staticmethod(forward), "backward": staticmethod(_BACKWARD[name])}
+    backward = staticmethod(under_forwards_policy(_BACKWARD[name]))
+    body = {"forward": staticmethod(forward), "backward": backward}
     return type(f"Eager_{name}", (Function,), body)
 
 

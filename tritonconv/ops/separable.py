@@ -28,6 +28,7 @@ from ..separable import (
     supports,
     two_arguments,
 )
+from ._policy import hold_policy, under_forwards_policy
 from ._run import _key_of, run
 from .conv import AUTOCAST, conv, conv_dgrad, conv_wgrad, explainer, is_plain, library
 from .entry import convolve
@@ -133,6 +134,7 @@ class _Separable(Function):
 
     @staticmethod
     def forward(ctx: Any, *inputs: Any) -> Tensor:
+        hold_policy(ctx)
         x, depthwise, pointwise, bias, *rest = inputs
         need_x, need_depthwise, need_pointwise, _ = ctx.needs_input_grad[:4]
         hidden = need_x or need_depthwise
@@ -145,6 +147,7 @@ class _Separable(Function):
         return _below_autograd(*inputs)
 
     @staticmethod
+    @under_forwards_policy
     def backward(ctx: Any, dy: Tensor) -> tuple[Any, ...]:
         x, depthwise, pointwise = ctx.saved_tensors
         x_shape, depthwise_shape, pointwise_shape, bias_shape, rest = ctx.call

@@ -47,7 +47,7 @@ def _tile(plan: Plan, launch: Launch, device: Device, programs: int) -> tuple[fl
     if not isinstance(problem, ConvProblem):
         return _values(problem) / programs / VECTOR, _bytes(plan) / programs
     size = problem.dtype.itemsize
-    if problem.groups == problem.in_channels or problem.groups == problem.out_channels:
+    if problem.groups in (problem.in_channels, problem.out_channels):
         products = problem.useful_flops() / 2 / programs
         return products / VECTOR, products * size
     m, n, k = (constants.get(f"BLOCK_{axis}", 1) for axis in "MNK")

@@ -15,7 +15,7 @@ from ..device import Device
 from ..epilogue import Epilogue
 from ..layout import dense_strides
 from ..pool_problem import PoolPass, PoolProblem, Reduction
-from ..problem import ConvProblem, Pass, Triple
+from ..problem import ConvProblem, Pads, Pass, Triple
 
 PROVIDER_NAME = "tritonconv"
 CONTIGUOUS, CHANNELS_LAST = "contiguous", "channels_last"
@@ -118,8 +118,8 @@ def _conv(
     stage, rank = Pass(which), fields["rank"]
     batch, c, k = sizes["N"], sizes["C"], sizes["K"]
     x, y = _triple(sizes, "DHW"), _triple(sizes, "ZPQ")
-    period: Any = y if fields["period"] == EVERY_POSITION else fields["period"]
-    weight = (*period, k, c // fields["groups"], *fields["filter"])
+    period = y if fields["period"] == EVERY_POSITION else _three(fields["period"])
+    weight = (*period, k, c // fields["groups"], *_three(fields["filter"]))
     written = (batch, k, *y) if stage is Pass.FPROP else (batch, c, *x)
     epilogue = Epilogue(
         bias_period=fields["bias_period"],
@@ -136,10 +136,10 @@ def _conv(
         groups=fields["groups"],
         input_size=x,
         output_size=y,
-        filter_size=fields["filter"],
-        stride=fields["stride"],
-        dilation=fields["dilation"],
-        padding=fields["padding"],
+        filter_size=_three(fields["filter"]),
+        stride=_three(fields["stride"]),
+        dilation=_three(fields["dilation"]),
+        padding=_pads(fields["padding"]),
         period=period,
         period_axes=fields["period_axes"],
         padding_mode=fields["padding_mode"],
@@ -181,10 +181,10 @@ def _pool(
         reduction=reduction,
         input_size=x,
         output_size=y,
-        kernel_size=fields["window"],
-        stride=fields["stride"],
-        dilation=fields["dilation"],
-        padding=fields["padding"],
+        kernel_size=_three(fields["window"]),
+        stride=_three(fields["stride"]),
+        dilation=_three(fields["dilation"]),
+        padding=_pads(fields["padding"]),
         adaptive=fields["adaptive"],
         dtype=_dtype(fields["dtype"]),
         **strides,
@@ -242,6 +242,18 @@ def _strides(
 
 def _triple(sizes: Mapping[str, int], names: str) -> Triple:
     d, h, w = (sizes[name] for name in names)
+    return d, h, w
+
+
+def _three(value: Any) -> Triple:
+    if not isinstance(value, tuple) or not all(type(n) is int and n > 0 for n in value):
+        raise ValueError(f"expected three positive ints, got {value!r}")
+    d, h, w = value
+    return d, h, w
+
+
+def _pads(value: Any) -> Pads:
+    d, h, w = ((int(low), int(high)) for low, high in value)
     return d, h, w
 
 
