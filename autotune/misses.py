@@ -50,7 +50,7 @@ class MissLog:
         except OSError:
             return
 
-    def keys(self) -> Iterator[tuple[Key, int]]:
+    def problems(self) -> Iterator[tuple[Key, int]]:
         """The problems noted, the most frequent first, with the number of processes that met
         them. A line that is none is passed over."""
         found: dict[str, tuple[Key, int]] = {}
