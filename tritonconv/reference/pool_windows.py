@@ -6,11 +6,12 @@ inside; every reduction is then one of torch's. All is differentiable, and deter
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 from torch._C._functorch import peek_interpreter_stack  # type: ignore
+from torch.autograd import Function
 
 from ..pool_problem import PoolArguments, Reduction, windows_of
 
@@ -217,36 +218,102 @@ def lp_pool(x: Tensor, norm: Tensor | float, windows: Windows) -> Tensor:
     largest = size.detach().amax(-1)
     ordinary = (largest > 0) & largest.isfinite()
     unit = torch.where(ordinary, largest, 1)
-    part = size / unit.unsqueeze(-1)
+    endless = largest == math.inf
+    part = torch.where(endless.unsqueeze(-1), 0, size) / unit.unsqueeze(-1)
     powers = _power(part, norm.unsqueeze(-1))
     total = torch.where(ordinary, powers.sum(-1), 1)
-    return torch.where(ordinary, unit * total ** (1 / norm), largest).to(x.dtype)
+    y = torch.where(ordinary, unit * total ** (1 / norm), largest)
+    if x.requires_grad or peek_interpreter_stack() is not None:
+        y = torch.where(endless, _endless(size, norm, largest), y)
+    return y.to(x.dtype)
+
+
+def _endless(size: Tensor, norm: Tensor, largest: Tensor) -> Tensor:
+    """The largest, with the gradient of a norm in units of infinity: of n infinite elements, which
+    are 1 each, n**((1-p)/p)."""
+    infinite = size.detach() == math.inf
+    part = cast("Tensor", _Through.apply(size, infinite.to(size.dtype)))
+    part = torch.where(infinite, part, 0)
+    total = _power(part, norm.detach().unsqueeze(-1)).sum(-1)
+    root = torch.where(total > 0, total, 1) ** (1 / norm.detach())
+    return cast("Tensor", _Through.apply(root, largest))
+
+
+class _Through(Function):
+    """A value, with the gradient of something else."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(something: Tensor, value: Tensor) -> Tensor:
+        """The value."""
+        return value.clone()
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
+        """Nothing is kept."""
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Any:
+        """To the other."""
+        return grad, None
+
+    @staticmethod
+    def jvp(ctx: Any, tangent: Tensor, _: Any) -> Tensor:  # type: ignore[override]
+        """From the other."""
+        return tangent.clone()
 
 
 def lp_pool_gradient(
     dy: Tensor, x: Tensor, y: Tensor, norm: Tensor | float, windows: Windows
 ) -> Tensor:
-    """dx[i] = sum over windows of dy * sign(x) * (|x| / y)**(p - 1), 0 where x is 0."""
+    """dx[i] = sum over windows of dy * sign(x) * (|x| / y)**(p - 1), 0 where x is 0.
+
+    Of a window whose y is infinite |x| / y is worked out anew: in units of infinity if it has
+    infinite elements, each of them 1 and any other 0; else in units of its dtype's largest number.
+    """
     inside = windows.inside(dy.device)
+    limits = torch.finfo(dy.dtype)
     g, y = wide(dy).unsqueeze(-1), wide(y).unsqueeze(-1)
     gathered = windows.gather(wide(x))
     norm = exponents(norm, g).unsqueeze(-1)
-    size = gathered.abs()
+    size, counts = gathered.abs(), inside & (gathered != 0)
+    if _unseen(y) or bool((y == math.inf).any()):
+        over, infinite = y == math.inf, inside & (size == math.inf)
+        number = infinite.sum(-1, keepdim=True).to(y.dtype)
+        part = torch.where(inside & ~infinite, size / limits.max, 0)
+        total = torch.where(number > 0, number, _power(part, norm).sum(-1, keepdim=True))
+        part = torch.where(number > 0, infinite.to(y.dtype), part)
+        steps = torch.where(over & (total > 0), total, 1).log2() / norm
+        size = torch.where(over, part, size)
+        y = torch.where(over, steps.clamp(max=-math.log2(torch.finfo(y.dtype).tiny)).exp2(), y)
+        counts = counts & (~over | (number == 0) | infinite)
     whole, nothing = size == y, y == 0
     ratio = torch.where(whole, 1, size / torch.where(whole | nothing, 1, y))
-    ratio = ratio.clamp(min=torch.finfo(ratio.dtype).tiny)
-    slope = torch.where(inside & (gathered != 0), gathered.sign() * ratio ** (norm - 1), 0)
+    powers = ratio.clamp(min=torch.finfo(ratio.dtype).tiny) ** (norm - 1)
+    slope = torch.where(counts, gathered.sign() * powers.clamp(max=limits.max), 0)
     return windows.spread(torch.where(inside, g * slope, 0)).to(dy.dtype)
 
 
 def lp_pool_log(x: Tensor, y: Tensor, norm: Tensor | float, windows: Windows) -> Tensor:
-    """sum over taps of v**p * log(v), v = |x| / y: dy/dp = y/p times that."""
+    """sum over taps of v**p * log(v), v = |x| / y: dy/dp = y/p times that; 0 where y is infinite,
+    which no exponent changes."""
     size = windows.elements(wide(x)).abs()
     unit = wide(y).unsqueeze(-1)
-    part = size / torch.where(unit > 0, unit, 1)
+    endless = unit == math.inf
+    part = torch.where(endless, 0, size) / torch.where((unit > 0) & ~endless, unit, 1)
     norm = exponents(norm, part).unsqueeze(-1)
     log = torch.where(part > 0, part, 1).log()
     return (_power(part, norm) * log).sum(-1).to(x.dtype)
+
+
+def _unseen(tensor: Tensor) -> bool:
+    """Whether its numbers may not be looked at: a transform or a tracer holds them."""
+    return (
+        peek_interpreter_stack() is not None
+        or type(tensor) is not Tensor
+        or bool(torch._C._len_torch_dispatch_stack())
+    )
 
 
 def exponents(norm: Tensor | float, like: Tensor) -> Tensor:
