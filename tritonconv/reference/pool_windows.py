@@ -2,6 +2,7 @@
 
 The windows are gathered an axis at a time into a tensor (N, C, *O, taps), with a mask of what lies
 inside; every reduction is then one of torch's. All is differentiable, and deterministic on a CPU.
+Where nothing is to be differentiated, `pool_loops` does the same without laying anything out.
 """
 
 import math
@@ -14,6 +15,7 @@ from torch._C._functorch import peek_interpreter_stack  # type: ignore
 from torch.autograd import Function
 
 from ..pool_problem import PoolArguments, Reduction, windows_of
+from . import pool_loops
 
 
 class Windows:
@@ -34,6 +36,19 @@ class Windows:
         stride, dilation = self.arguments.stride[axis], self.arguments.dilation[axis]
         last = (self.sizes[axis] - 1) * stride + (self.kernel[axis] - 1) * dilation
         return self.arguments.padding[2 * axis] == 0 and last < self.input_size[axis]
+
+    def reach(self, axis: int) -> int:
+        """How far the windows of an axis reach from the first tap."""
+        taps = self.arguments.dilation[axis] * (self.kernel[axis] - 1) + 1
+        return (self.sizes[axis] - 1) * self.arguments.stride[axis] + taps
+
+    def ends(self) -> list[int]:
+        """What to pad, or below 0 to crop, for windows that reach the ends: the last axis first."""
+        found: list[int] = []
+        for axis in range(self.rank):
+            low = self.arguments.padding[2 * axis]
+            found = [low, self.reach(axis) - self.input_size[axis] - low, *found]
+        return found
 
     def _axis(self, axis: int) -> tuple[Tensor, Tensor, Tensor]:
         """`(positions (O, F), which of them are elements, how many taps an average counts)`."""
@@ -127,13 +142,16 @@ def wide(tensor: Tensor) -> Tensor:
 def max_pool(x: Tensor, windows: Windows) -> tuple[Tensor, Tensor]:
     """`(y, taps)`, taps int64: a NaN wins, the last of them, and of equals the first."""
     lowest = float("-inf") if x.is_floating_point() else torch.iinfo(x.dtype).min
-    gathered = windows.elements(x, lowest)
-    y, taps = gathered.max(-1)
+    direct = _direct(windows, x)
+    if direct:
+        y, taps = pool_loops.max_pool(x, windows, lowest)
+    else:
+        gathered = windows.elements(x, lowest)
+        y, taps = gathered.max(-1)
     if not windows.full:  # what stands beyond the border is no element, even where it is largest
         first = windows.inside(x.device).to(torch.uint8).argmax(-1)
         taps = torch.where(y == lowest, first, taps)
-    # A transform does not let its numbers be looked at.
-    if peek_interpreter_stack() is not None or bool(y.isnan().any()):
+    if not direct and (_unseen(y) or bool(y.isnan().any())):
         number = torch.arange(gathered.shape[-1], device=x.device)
         last = torch.where(gathered.isnan(), number, -1).amax(-1)
         taps = torch.where(last >= 0, last, taps)
@@ -142,6 +160,8 @@ def max_pool(x: Tensor, windows: Windows) -> tuple[Tensor, Tensor]:
 
 def max_pool_gradient(dy: Tensor, taps: Tensor, windows: Windows) -> Tensor:
     """dx: each dy goes to the tap that won."""
+    if _direct(windows, dy):
+        return pool_loops.max_pool_gradient(wide(dy), taps, windows).to(dy.dtype)
     number = torch.arange(math.prod(windows.kernel), device=dy.device)
     wins = windows.inside(dy.device) & (taps.unsqueeze(-1) == number)
     return windows.spread(torch.where(wins, wide(dy).unsqueeze(-1), 0)).to(dy.dtype)
@@ -183,14 +203,8 @@ def _sums(x: Tensor, weights: Tensor | None, windows: Windows) -> Tensor:
         gathered = windows.elements(x)
         return (gathered if weights is None else gathered * weights.flatten().to(x.dtype)).sum(-1)
     # Overlapping windows are a convolution of each channel with one filter.
-    ends = []
-    for axis in range(windows.rank):
-        low, stride = arguments.padding[2 * axis], arguments.stride[axis]
-        reach = arguments.dilation[axis] * (windows.kernel[axis] - 1) + 1
-        last = (windows.sizes[axis] - 1) * stride + reach
-        ends = [low, last - windows.input_size[axis] - low, *ends]
     one = x.new_ones(windows.kernel) if weights is None else weights.to(x.dtype)
-    flat = torch.nn.functional.pad(x, ends).flatten(0, 1).unsqueeze(1)
+    flat = torch.nn.functional.pad(x, windows.ends()).flatten(0, 1).unsqueeze(1)
     conv = _CONV[windows.rank]
     y = conv(flat, one[None, None], None, arguments.stride, 0, arguments.dilation)
     return y.view(*x.shape[:2], *windows.sizes)
@@ -205,7 +219,10 @@ def sum_pool_gradient(
     """dx: each dy, divided as y was, goes to every tap."""
     g = wide(dy)
     divisor = windows.divisor(reduction, weights, g)
-    g = (g if divisor is None else g / divisor).unsqueeze(-1)
+    g = g if divisor is None else g / divisor
+    if _direct(windows, dy, *([] if weights is None else [weights])):
+        return pool_loops.sum_pool_gradient(g, weights, windows).to(dy.dtype)
+    g = g.unsqueeze(-1)
     g = g * (1 if weights is None else weights.flatten().to(g.dtype))
     return windows.spread(torch.where(windows.inside(dy.device), g, 0)).to(dy.dtype)
 
@@ -213,6 +230,11 @@ def sum_pool_gradient(
 def lp_pool(x: Tensor, norm: Tensor | float, windows: Windows) -> Tensor:
     """y = (sum |x|**p)**(1/p), in units of the window's largest element; the unit is constant to
     autograd, of which y does not depend."""
+    power = _one(norm)
+    if power is not None and _direct(windows, x, norm):
+        y = pool_loops.lp_pool(wide(x), power, windows)
+        if y is not None:
+            return y.to(x.dtype)
     size = windows.elements(wide(x)).abs()
     norm = exponents(norm, size)
     largest = size.detach().amax(-1)
@@ -272,6 +294,11 @@ def lp_pool_gradient(
     Of a window whose y is infinite |x| / y is worked out anew: in units of infinity if it has
     infinite elements, each of them 1 and any other 0; else in units of its dtype's largest number.
     """
+    power = _one(norm)
+    if power is not None and _direct(windows, dy, x, y, norm):
+        dx = pool_loops.lp_pool_gradient(wide(dy), wide(x), wide(y), power, windows)
+        if dx is not None:
+            return dx.to(dy.dtype)
     inside = windows.inside(dy.device)
     limits = torch.finfo(dy.dtype)
     g, y = wide(dy).unsqueeze(-1), wide(y).unsqueeze(-1)
@@ -305,6 +332,22 @@ def lp_pool_log(x: Tensor, y: Tensor, norm: Tensor | float, windows: Windows) ->
     norm = exponents(norm, part).unsqueeze(-1)
     log = torch.where(part > 0, part, 1).log()
     return (_power(part, norm) * log).sum(-1).to(x.dtype)
+
+
+def _one(norm: Tensor | float) -> float | None:
+    """The exponent, if it is one, and may be looked at."""
+    if not isinstance(norm, Tensor):
+        return float(norm)
+    return None if norm.numel() > 1 or _unseen(norm) else float(norm.detach())
+
+
+def _direct(windows: Windows, *operands: Tensor | float) -> bool:
+    """Whether `pool_loops` may be asked: there are views, numbers, and no derivatives."""
+    if not pool_loops.fits(windows):
+        return False
+    tensors = [t for t in operands if isinstance(t, Tensor)]
+    recorded = torch.is_grad_enabled() and any(t.requires_grad for t in tensors)
+    return not recorded and not any(_unseen(t) or t.numel() == 0 or not t.is_cpu for t in tensors)
 
 
 def _unseen(tensor: Tensor) -> bool:
