@@ -5,7 +5,8 @@ The promise: a call takes at most 1.1 times as long as torch's function, plus 25
 exit status is 1 if a row breaks it. Rows on which torch has no function ("same" with a stride) are
 set against the composition that a user would write, and only reported.
 
-The rest of the family is set against compositions too, with peak memory (`cpu_family`).
+The rest of the family and pooling are set against compositions too, with peak memory
+(`cpu_family`, `cpu_pooling`).
 
 The figures are medians over interleaved repetitions. A row that breaks the promise
 is measured once more, at the end and for three times as long, and the second measurement is the
@@ -40,7 +41,7 @@ from tritonconv import functional
 from tritonconv.launch import interpreting
 from tritonconv.ops.conv import conv_dgrad, conv_wgrad
 
-from . import cpu_family
+from . import cpu_family, cpu_pooling
 from .timing import Call, interleaved
 
 FACTOR = 1.1
@@ -132,6 +133,7 @@ CASES = (
     Case((56, 56), batch=8, channels=64, filters=64, channels_last=True),
     Case((56, 56), batch=8, channels=64, filters=64, stride=2, same=True, passes=SAME),
 )
+FAMILY = cpu_family.PAIRS + cpu_pooling.PAIRS
 QUICK = (CASES[0], CASES[1], CASES[4], CASES[5])
 
 
@@ -337,7 +339,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     family = [
         cpu_family.measure(pair, backward, 0.2 if options.quick else 1.0)
-        for pair in (cpu_family.PAIRS[1:2] if options.quick else cpu_family.PAIRS)
+        for pair in (cpu_family.PAIRS[1:2] if options.quick else FAMILY)
         for backward in (False, True)
     ]
     console.print(cpu_family.table_of(family, plain=not console.is_terminal), highlight=False)

@@ -25,6 +25,7 @@ LAUNCHES = {
     "test_pool_properties": 600,
     "test_op_db": 800,
     "test_norm_pooling": 80,
+    "test_norm_limits": 600,
     "test_docs": 50,
     "test_errors": 100,
     "test_demo": 60,

@@ -19,6 +19,7 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 KERNELS = Path("tritonconv") / "kernels"
 POOLING = "tests/test_pool_kernels.py"
+NORMS = "tests/test_norm_limits.py"
 LAYER = "tests/test_conv_pool.py"
 FUNCTIONS = "tests/test_conv_pool_functional.py"
 COPIED = ("tritonconv", "autotune", "tests", "pyproject.toml", "README.md")
@@ -231,15 +232,15 @@ FAULTS = {
     ),
     "the window before": Fault(
         "window_spread.py",
-        "o_w = last_w - j % COVER[2]",
-        "o_w = last_w - 1 - j % COVER[2]",
+        "o_w = last_w - j % COVER[2]\n        f_d",
+        "o_w = last_w - 1 - j % COVER[2]\n        f_d",
         "test_agrees and sum and float32",
         POOLING,
     ),
     "a winner of another window": Fault(
         "window_spread.py",
-        "at += o_w * stride_tw.to(INDEX)",
-        "at += last_w * stride_tw.to(INDEX)",
+        "at += o_w * stride_tw.to(INDEX)\n            kept",
+        "at += last_w * stride_tw.to(INDEX)\n            kept",
         "test_agrees and max and float32",
         POOLING,
     ),
@@ -252,10 +253,31 @@ FAULTS = {
     ),
     "a gradient without its sign": Fault(
         "window_spread.py",
-        "acc = tl.where(x == 0, 0, tl.where(x < 0, -acc, acc))",
+        "acc = tl.where(x == 0, 0, tl.where(x < 0, -acc, tl.where(x > 0, acc, x)))",
         "acc = tl.where(x == 0, 0, acc)",
         "test_agrees and lp and float32",
         POOLING,
+    ),
+    "a share of a finite element in an infinite norm": Fault(
+        "window_spread.py",
+        "return size / root, (some == boundless)",
+        "return size / root, boundless == boundless",
+        "test_table_by_hand and kernels and float32",
+        NORMS,
+    ),
+    "infinite elements that count one": Fault(
+        "window_spread.py",
+        "total = tl.where(some, count, tl.where(total > 0, total, 1))",
+        "total = tl.where(some, 1, tl.where(total > 0, total, 1))",
+        "test_table_by_hand and kernels and float32",
+        NORMS,
+    ),
+    "a norm too large in units of one": Fault(
+        "window_spread.py",
+        "tl.where(boundless, 0, tl.abs(x)) / LARGEST)",
+        "tl.where(boundless, 0, tl.abs(x)))",
+        "test_table_by_hand and kernels and float32",
+        NORMS,
     ),
     # convolution and pooling in one kernel
     "windows that overlap": Fault(

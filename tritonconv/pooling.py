@@ -221,6 +221,7 @@ def _arguments(
         "SCALED": _scaled(problem),
         "LOWEST": lowest,
         "TINY": TINY.get(accumulator, 0.0),
+        "LARGEST": torch.finfo(problem.dtype).max if problem.dtype.is_floating_point else 0.0,
         "CHANNELS_FAST": channels_fast(problem, which),
         "VECTOR": vector_width(problem, which) if flags.aligned else 1,
         "UNROLL": steps if steps <= UNROLLED and not costly else 1,

@@ -44,8 +44,14 @@ def lp_pool1d(
 
     Returns:
         (N, C, Q) in the input's dtype and memory format. Powers are taken of |x| in units of the
-        window's largest, in float32 (float64 for float64). A window without elements gives 0. The
-        gradient of an element that is 0 is 0.
+        window's largest, in float32 (float64 for float64). A window without elements gives 0.
+
+        dy/dx = sign(x) * (|x|/y)**(p - 1), 0 where x is 0, is finite unless x is NaN. A window with
+        n infinite elements is measured in units of infinity: n**((1-p)/p) with its sign for each of
+        them, 0 for the others. Where y alone is too large for the dtype, |x|/y is the true one. For
+        p < 1, |x|/y counts as the smallest normal number at least, and its power as the dtype's
+        largest number at most. Of p = +-inf the winner has the gradient. dy/dp is 0 where y is
+        infinite.
 
     Raises:
         ProblemError: the arguments describe no pooling; says which, why and what to do.

@@ -77,8 +77,8 @@ def window_reduce(
 
     REDUCE "max": the largest element, and in `saved` the number of its tap; a NaN wins, and of
     equals the first. "sum": of w[f]*x, divided as DIVISOR says. "lp": (sum |x|**p)**(1/p). "log":
-    sum of v**p * log(v), v = |x|/y with y from `saved`, by which y changes with p. Grid axis 0:
-    tiles of the output, channels innermost.
+    sum of v**p * log(v), v = |x|/y with y from `saved`, by which y changes with p, and 0 where y is
+    infinite. Grid axis 0: tiles of the output, channels innermost.
     """
     size = (src_d.to(INDEX), src_h.to(INDEX), src_w.to(INDEX))
     extent = (dst_d.to(INDEX), dst_h.to(INDEX), dst_w.to(INDEX))
@@ -191,6 +191,7 @@ def window_reduce(
             v = tl.abs(x.to(ACC)) / unit
             log = tl.log(tl.where(v > 0, v, 1))
             acc += power(v, exponent, POWER) * log
+        acc = tl.where(y == float("inf"), 0, acc)
 
     result = acc
     if dst_ptr.dtype.element_ty.is_floating():

@@ -6,7 +6,7 @@ import triton.language as tl
 from ._index import in_range
 from ._jit import kernel
 from ._numbers import rounded
-from ._window import aligned, exponent_of, power, tile_of, window, window_size
+from ._window import aligned, exponent_of, power, tap_inside, tile_of, window, window_size
 
 
 @triton.jit
@@ -40,6 +40,42 @@ def tap_of(
     else:
         tap = back // DILATION
         return tap, holds & (tap * DILATION == back) & (tap < FILTER), start, taps
+
+
+@triton.jit
+def slope(ratio, exponent, POWER: tl.constexpr, TINY: tl.constexpr, LARGEST: tl.constexpr):
+    """ratio ** (p - 1), finite: of a ratio of TINY at least, and LARGEST at most."""
+    if POWER == "one":
+        return tl.full(ratio.shape, 1, ratio.dtype)
+    elif POWER == "two":
+        return ratio
+    else:
+        found = power(tl.where(ratio < TINY, TINY, ratio), exponent - 1, POWER)
+        return tl.where(found > LARGEST, LARGEST, found)
+
+
+@triton.jit
+def share_of(
+    x, count, total, exponent, POWER: tl.constexpr, TINY: tl.constexpr, LARGEST: tl.constexpr
+):
+    """`(ratio, counts)`: |x|/y in a window whose y is infinite, and whether x has a part in it.
+
+    If `count` of its elements are infinite, in units of infinity: each is 1, any other 0. If none
+    is, y was too large for its dtype: in units of LARGEST, where `total` is the sum of powers. A
+    norm beyond them has an element within the number of elements to the power -1/p of LARGEST, so
+    the largest powers are never lost.
+    """
+    boundless = tl.abs(x) == float("inf")
+    some = count > 0
+    size = tl.where(some, tl.where(boundless, 1, 0), tl.where(boundless, 0, tl.abs(x)) / LARGEST)
+    total = tl.where(some, count, tl.where(total > 0, total, 1))
+    if POWER == "two":
+        root = tl.sqrt(total)
+    elif POWER == "any":
+        root = power(total, 1 / exponent, POWER)
+    else:
+        root = total
+    return size / root, (some == boundless)
 
 
 @kernel
@@ -95,6 +131,7 @@ def window_spread(
     DIVISOR: tl.constexpr,
     POWER: tl.constexpr,
     TINY: tl.constexpr,
+    LARGEST: tl.constexpr,
     CHANNELS_FAST: tl.constexpr,
     VECTOR: tl.constexpr,
     UNROLL: tl.constexpr,
@@ -107,8 +144,9 @@ def window_spread(
     """dst[n, c, i] = sum over windows o that hold i, by tap f, of grad[n, c, o] * dy/dx
 
     REDUCE "max": 1 where f is the tap in `saved`. "sum": w[f], divided as in forward. "lp":
-    sign(x) * (|x|/y)**(p-1), with x from `src` and y from `saved`, and 0 where x is. COVER windows
-    an axis at most hold a position. Nothing is added in memory, so the order of sums is fixed.
+    sign(x) * (|x|/y)**(p-1), with x from `src` and y from `saved`, and 0 where x is. An infinite y
+    says nothing, and |x|/y is worked out anew: see `share_of`. COVER windows an axis at most hold a
+    position. Nothing is added in memory, so the order of sums is fixed.
     Grid axis 0: tiles of x, channels innermost.
     """
     extent = (src_d.to(INDEX), src_h.to(INDEX), src_w.to(INDEX))
@@ -130,6 +168,7 @@ def window_spread(
 
     acc = tl.full((BLOCK_M, BLOCK_N), 0, ACC)
     x = acc
+    endless = tl.full((BLOCK_M, BLOCK_N), 0, tl.int32)
     if REDUCE == "lp":
         exponent = exponent_of(
             exponent_ptr, c, channels.to(INDEX), stride_exponent.to(INDEX), number, ACC
@@ -180,18 +219,84 @@ def window_spread(
             acc += dy
         else:
             y = kept.to(ACC)
-            if POWER == "one":
-                acc += dy
-            else:
-                # 1 where an element is all of its window: also where both are infinite.
-                ratio = tl.where(tl.abs(x) == y, 1, tl.abs(x) / tl.where(y == 0, 1, y))
-                if POWER == "two":
-                    acc += dy * ratio
-                else:
-                    # A tiny element of a large window: its power below 0 must stay finite.
-                    acc += dy * power(tl.maximum(ratio, TINY), exponent - 1, POWER)
+            # 1 where an element is all of its window.
+            ratio = tl.where(tl.abs(x) == y, 1, tl.abs(x) / tl.where(y == 0, 1, y))
+            known = y != float("inf")
+            endless = tl.where(valid & (y == float("inf")), 1, endless)
+            acc += tl.where(known, dy * slope(ratio, exponent, POWER, TINY, LARGEST), 0)
+    if REDUCE == "lp" and tl.max(tl.max(endless, 1), 0) > 0:
+        stride = (stride_sd.to(INDEX), stride_sh.to(INDEX), stride_sw.to(INDEX))
+        plane = n * stride_sn.to(INDEX) + c * stride_sc.to(INDEX)
+        for j in tl.range(0, COUNT, loop_unroll_factor=1):
+            o_d = last_d - j // (COVER[1] * COVER[2])
+            o_h = last_h - j // COVER[2] % COVER[1]
+            o_w = last_w - j % COVER[2]
+            _, holds_d, start_d, taps_d = tap_of(
+                i[0],
+                o_d,
+                pad[0],
+                extent[0],
+                windows[0],
+                FILTER[0],
+                STRIDE[0],
+                DILATION[0],
+                ADAPTIVE,
+            )
+            _, holds_h, start_h, taps_h = tap_of(
+                i[1],
+                o_h,
+                pad[1],
+                extent[1],
+                windows[1],
+                FILTER[1],
+                STRIDE[1],
+                DILATION[1],
+                ADAPTIVE,
+            )
+            _, holds_w, start_w, taps_w = tap_of(
+                i[2],
+                o_w,
+                pad[2],
+                extent[2],
+                windows[2],
+                FILTER[2],
+                STRIDE[2],
+                DILATION[2],
+                ADAPTIVE,
+            )
+            valid = live & holds_d & holds_h & holds_w
+            at = grad + o_d * stride_gd.to(INDEX) + o_h * stride_gh.to(INDEX)
+            at += o_w * stride_gw.to(INDEX)
+            dy = tl.load(aligned(grad_ptr, at, VECTOR), mask=valid, other=0).to(ACC)
+            at = saved + o_d * stride_td.to(INDEX) + o_h * stride_th.to(INDEX)
+            at += o_w * stride_tw.to(INDEX)
+            y = tl.load(aligned(saved_ptr, at, VECTOR), mask=valid, other=0).to(ACC)
+            valid &= y == float("inf")
+            count = tl.full((BLOCK_M, BLOCK_N), 0, ACC)
+            total = tl.full((BLOCK_M, BLOCK_N), 0, ACC)
+            for t in tl.range(0, FILTER[0] * FILTER[1] * FILTER[2], loop_unroll_factor=1):
+                offset, inside = tap_inside(
+                    t,
+                    (start_d, start_h, start_w),
+                    (taps_d, taps_h, taps_w),
+                    extent,
+                    stride,
+                    valid,
+                    FILTER,
+                    DILATION,
+                    ADAPTIVE,
+                )
+                size = tl.load(src_ptr + plane + offset, mask=inside, other=0).to(ACC)
+                size = tl.abs(size)
+                boundless = size == float("inf")
+                count += tl.where(boundless, 1, 0)
+                total += power(tl.where(boundless, 0, size) / LARGEST, exponent, POWER)
+            ratio, holds = share_of(x, count, total, exponent, POWER, TINY, LARGEST)
+            part = dy * slope(ratio, exponent, POWER, TINY, LARGEST)
+            acc += tl.where(valid & holds, part, 0)
     if REDUCE == "lp":
-        acc = tl.where(x == 0, 0, tl.where(x < 0, -acc, acc))
+        # A NaN keeps its own.
+        acc = tl.where(x == 0, 0, tl.where(x < 0, -acc, tl.where(x > 0, acc, x)))
     tl.store(
         aligned(dst_ptr, target, VECTOR),
         rounded(acc, dst_ptr.dtype.element_ty, SOFT_BF16),

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor
+from torch._C._functorch import peek_interpreter_stack  # type: ignore
 
 from autotune.policies import current as current_policy
 
@@ -136,7 +137,9 @@ class PoolCall(NamedTuple):
         if kind == "max" and not backward:
             with torch.no_grad():
                 y, taps = pool_windows.max_pool(x, windows)
-            if torch.is_grad_enabled():
+            if torch.is_grad_enabled() and (
+                x.requires_grad or peek_interpreter_stack() is not None
+            ):
                 # A window without elements has no tap to read.
                 read = pool_windows.max_pool_at(x, taps, windows)
                 empty = ~windows.inside(y.device).any(-1)

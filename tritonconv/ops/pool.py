@@ -232,7 +232,8 @@ def _lp_backward(ctx: Any, dy: Tensor) -> tuple[Any, ...]:
     if ctx.needs_input_grad[1]:
         log = pool_windows.wide(lp_pool_log(x, y, exponents, number, *window))
         norm = pool_windows.exponents(exponents, log.unsqueeze(-1))
-        each = pool_windows.wide(dy) * pool_windows.wide(y) / norm * log
+        # What is infinite does not change with its exponent.
+        each = pool_windows.wide(dy) * log / norm * torch.where(y.isinf(), 0, pool_windows.wide(y))
         shared = [0, *range(2, each.dim())] if exponents.numel() > 1 else list(range(each.dim()))
         dp = each.sum(shared).view_as(exponents)
     return dx, dp, *[None] * (len(ctx.inputs) - 2)

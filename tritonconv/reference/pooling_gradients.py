@@ -20,6 +20,9 @@ from .pooling import (
     scaled,
 )
 
+# The smallest normal and the largest number of float64.
+LIMITS = (float(np.finfo(np.float64).tiny), float(np.finfo(np.float64).max))
+
 
 def max_pool_gradient(dy: np.ndarray, taps: np.ndarray, windows: PoolWindows) -> np.ndarray:
     """Gradient of sum(y dy) for max_pool: each window's gradient goes to the element that won.
@@ -112,7 +115,11 @@ def weighted_pool_gradient(
 
 
 def lp_pool_gradient(
-    dy: np.ndarray, x: np.ndarray, windows: PoolWindows, p: float | np.ndarray
+    dy: np.ndarray,
+    x: np.ndarray,
+    windows: PoolWindows,
+    p: float | np.ndarray,
+    limits: tuple[float, float] = LIMITS,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Gradients of sum(y dy) for lp_pool, with respect to the input and to the power.
 
@@ -123,7 +130,13 @@ def lp_pool_gradient(
     0. For p = inf the gradient goes with its sign to the first element of the largest |x|, for -inf
     of the least, and dp is 0.
 
-    dy: (N, C, *O). x: (N, C, *I). p: as in lp_pool.
+    All are finite. A window with infinite elements is measured in units of infinity: of its n
+    infinite elements each is 1 and dx = dy sign(x_i) n^((1 - p) / p), any other is 0 and so is its
+    dx. dp is 0 where y is infinite. For p < 1, |x_i| / y_o counts as `least` at least, and its
+    power as `most` at most. An element that is NaN gives NaN.
+
+    dy: (N, C, *O). x: (N, C, *I). p: as in lp_pool. limits: (least, most), the smallest normal and
+    the largest number of a dtype, default those of float64.
     Returns dx (N, C, *I) and dp of p's shape, () or (C,), float64: each p has the sum over all that
     share it.
 
@@ -139,29 +152,36 @@ def lp_pool_gradient(
                 continue
             part = dy[(slice(None), c, *o)]
             elements = np.stack([x[(slice(None), c, *i)] for i in inside])
-            to_elements, to_power = _norm_slopes(elements, power)
+            to_elements, to_power = _norm_slopes(elements, power, limits)
             dp[c] += (part * to_power).sum()
             for slope, i in zip(to_elements, inside, strict=True):
                 dx[(slice(None), c, *i)] += part * slope
     return dx, dp if np.ndim(p) else dp.sum()
 
 
-def _norm_slopes(elements: np.ndarray, p: float) -> tuple[np.ndarray, np.ndarray]:
+def _norm_slopes(
+    elements: np.ndarray, p: float, limits: tuple[float, float]
+) -> tuple[np.ndarray, np.ndarray]:
     """Of the p-norm of (T, N) over T: its derivative by each element (T, N), and by p (N,)."""
     if math.isinf(p):
         magnitudes = np.abs(elements)
         winner = magnitudes.argmax(0) if p > 0 else magnitudes.argmin(0)
         won = np.arange(len(elements))[:, np.newaxis] == winner
         return np.where(won, np.sign(elements), 0.0), np.zeros(winner.shape)
+    least, most = limits
+    endless = np.isinf(np.abs(elements).max(0))
+    elements = np.where(endless, np.where(np.isinf(elements), np.sign(elements), 0.0), elements)
     scale, u = scaled(elements)
     total = (u**p).sum(0)
     # Where all elements are 0 the quotients are NaN, and replaced.
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         root = total ** (1 / p)
-        slopes = np.where(u != 0, np.sign(elements) * (u / root) ** (p - 1), 0.0)
+        powers = np.minimum(np.maximum(u / root, least) ** (p - 1), most)
+        slopes = np.where(elements != 0, np.sign(elements) * powers, 0.0)
         entropy = (u**p * np.log(np.where(u == 0, 1.0, u))).sum(0)
         by_power = scale * root * (entropy / (p * total) - np.log(total) / p**2)
-    return slopes, np.where(total != 0, by_power, 0.0)
+        unbounded = endless | np.isinf(scale * root)
+    return slopes, np.where((total != 0) & ~unbounded, by_power, 0.0)
 
 
 def _gradients(
