@@ -14,9 +14,10 @@ import pytest
 from autotune.distributed import agreement, tune_together
 from autotune.guard import Guard
 from autotune.store import Store
+from autotune.testing.study import surface
 
 from .autotune_cases import A100, H100, H200, LARGE, OTHER, SMALL, key_of, record_of
-from .autotune_ranks import KEYS, SCENES, dying
+from .autotune_ranks import KEYS, SCENES, SEEDS, dying
 
 ROOT = Path(__file__).parent.parent
 ALL = {key.digest for key in KEYS}
@@ -171,9 +172,9 @@ def test_ranks_that_disagree_are_named(played):
 
 def test_searches(played):
     first, second = pair = played["searching"]
-    assert shares(pair) == set(first.keys)
+    keys = {surface(seed).key.digest for seed in SEEDS}
+    assert shares(pair) == set(first.store) == keys and len(keys) == 3
     assert first.store == second.store == first.records
-    assert set(first.store) == set(first.keys)
     assert first.differences == second.differences == 0
 
 
