@@ -88,8 +88,6 @@ def tune_together(
         heard, lines = ranks.meet(_Said(gpu=_named(gpu)).and_stopped(guard), lines)
         problems = _by_digest(lines)
         mine, rounds = work.share(problems, [other.gpu for other in heard], ranks.rank)
-        if work.stopped(heard):
-            return work.finished()
 
         lines = []
         with guard.holding():

@@ -18,7 +18,7 @@ import torch.distributed as dist
 from autotune import Key
 from autotune.distributed import agreement, fingerprint, tune_together
 from autotune.parts import BuildRecord
-from autotune.records import Record
+from autotune.records import Record, encode
 from autotune.search import Budget, search
 from autotune.store import Store
 from autotune.testing.study import surface
@@ -108,16 +108,28 @@ def interrupted(scene):
     return scene.together(tune_one=tune_one)
 
 
+def interrupted_in_the_last_round(scene):
+    def tune_one(key):
+        if scene.rank == 1:
+            signal.raise_signal(signal.SIGINT)
+        return scene.tune_one(key)
+
+    return scene.together(KEYS[:2], tune_one)
+
+
 def interrupted_while_waiting(scene):
+    sent = scene.folder / "sent"
+
     def interrupt():
-        time.sleep(0.3)
+        time.sleep(0.2)  # by then this rank waits
         os.kill(os.getpid(), signal.SIGINT)
+        sent.touch()
 
     def tune_one(key):
         if scene.rank == 0 and not scene.tuned:
             threading.Thread(target=interrupt).start()
-        if scene.rank == 1 and not scene.tuned:
-            time.sleep(0.8)
+        while scene.rank == 1 and not sent.exists():
+            time.sleep(0.01)
         return scene.tune_one(key)
 
     seen = scene.together(tune_one=tune_one)
@@ -161,9 +173,13 @@ def differing(scene):
         scene.store.put(record_of(lacking))
     keys = {0: [same, other], 1: [lacking, same]}[scene.rank]
     found = agreement(keys, scene.store)
+    override = scene.folder / f"override{scene.rank}.jsonl"
+    override.write_bytes(encode(record_of(other, best=OTHER)))
+    overridden = Store(scene.store.directory, override=override, environ={})
     return {
         "found": {d.key.digest: str(d) for d in found},
         "same": len(agreement([same], scene.store)),
+        "overridden": len(agreement([other], overridden)),
         "fingerprint": fingerprint(KEYS, scene.store),
         "turned": fingerprint(KEYS[::-1], scene.store),
     }
@@ -206,6 +222,7 @@ SCENES = [
     models,
     raising,
     interrupted,
+    interrupted_in_the_last_round,
     interrupted_while_waiting,
     known_before,
     impossible_key,
