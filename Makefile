@@ -75,6 +75,7 @@ format: $(LINT_STAMP) ## Format the code and apply ruff's safe fixes
 
 bench-cpu: $(STAMP) ## Run the benchmarks that need no GPU
 	@$(PY) -m benchmarks.cpu
+	@$(PY) -m benchmarks.overhead
 
 clean: ## Remove what was built, cached or drawn; .venv stays
 	rm -rf build dist out *.egg-info .pytest_cache .hypothesis .ruff_cache

@@ -37,6 +37,16 @@ def pytest_collection_modifyitems(items):
 
 
 @pytest.fixture(scope="session", autouse=True)
+def _no_records(tmp_path_factory):
+    """The tests find an empty cache, whatever the user's has, and fill none."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AUTOTUNE_CACHE_DIR", str(tmp_path_factory.mktemp("autotune")))
+        for name in ("AUTOTUNE_OVERRIDE", "AUTOTUNE_EXTRA", "AUTOTUNE_POLICY"):
+            patch.delenv(name, raising=False)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
 def _interpreter():
     """Without a GPU the kernels run in Triton's interpreter, made fast."""
     if not interpreting():

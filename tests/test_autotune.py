@@ -1,6 +1,6 @@
-"""The table of configs: what is stored is used while it is legal, else the default."""
+"""A config is a value."""
 
-from autotune import Config, ConfigTable
+from autotune import Candidate, Config
 
 
 def test_config_is_a_value():
@@ -10,12 +10,8 @@ def test_config_is_a_value():
     assert str(a) == "BLOCK_K=64, BLOCK_M=128, num_warps=8, num_stages=3"
 
 
-def test_table_prefers_its_own_config_while_it_is_legal():
-    table, default, better = ConfigTable(), Config.of(4, 2, BLOCK=16), Config.of(8, 2, BLOCK=32)
-    choose = lambda legal=True: table.choose("key", lambda: default, lambda _: legal)  # noqa: E731
-    assert (choose().config, choose().source) == (default, "default")
-    table.put("key", better)
-    assert (choose().config, choose().source) == (better, "table")
-    assert (choose(legal=False).config, choose(legal=False).source) == (default, "default")
-    table.clear()
-    assert choose().config == default
+def test_candidates_have_one_order():
+    small, large = Config.of(4, 2, BLOCK=16), Config.of(4, 2, BLOCK=32)
+    found = sorted([Candidate("b", small), Candidate("a", large), Candidate("a", small)])
+    assert found == [("a", small), ("a", large), ("b", small)]
+    assert str(found[0]) == "a: BLOCK=16, num_warps=4, num_stages=2"

@@ -1,6 +1,5 @@
 """Plans without tensors: bounded grids, few binaries, few configs, no wasted products, reasons."""
 
-import dataclasses
 import itertools
 import random
 
@@ -10,7 +9,7 @@ from hypothesis import given
 from triton.backends.nvidia.compiler import CUDABackend
 from triton.runtime.jit import KernelParam, create_function_from_signature, native_specialize_impl
 
-from autotune import Config
+from autotune import Candidate, Config
 from tritonconv import UnsupportedProblem, tuning
 from tritonconv.device import INTERPRETER, TARGETS
 from tritonconv.gemm_view import class_residues, gemm_view, tap_list
@@ -246,27 +245,22 @@ def test_float64_never_takes_the_gemm():
         select(plan.problem, Pass.FPROP, H200, (CORE,))
 
 
-def test_a_stored_config_is_used_and_an_illegal_one_is_not():
+def test_a_pinned_candidate_is_used_and_an_illegal_one_is_not():
     one = problem((64, 64, 28, 28), (64, 64, 3, 3), channels_last=True)
-    legal = CORE.configs(one, Pass.FPROP, H200)[-1]
-    key = tuning.tuning_key(CORE, one, Pass.FPROP, H200)
+    legal = Candidate(CORE.name, CORE.configs(one, Pass.FPROP, H200)[-1])
+    key = tuning.conv_key(one, Pass.FPROP, H200, True)
+    analytic = make_plan(one, Pass.FPROP, H200)
+    assert analytic.source == "analytic" and analytic.config != legal.config
     try:
-        tuning.TABLE.put(key, legal)
+        tuning.pin(key, legal)
         plan = make_plan(one, Pass.FPROP, H200)
-        assert (plan.config, plan.source) == (legal, "table")
-        tuning.TABLE.put(key, Config.of(4, 9, BLOCK_M=512, BLOCK_N=512, BLOCK_K=512))
-        plan = make_plan(one, Pass.FPROP, H200)
-        assert plan.source == "default" and plan.config["BLOCK_M"] <= 128
+        assert (plan.variant, plan.config, plan.source) == (*legal, "pinned")
+        assert make_plan(one, Pass.FPROP, H200, aligned=False).source == "analytic"
+        tuning.pin(key, Candidate(CORE.name, Config.of(4, 9, BLOCK_M=512)))
+        assert make_plan(one, Pass.FPROP, H200).config == analytic.config
     finally:
-        tuning.TABLE.clear()
-
-
-@pytest.mark.parametrize("name", ["stride", "dilation", "groups", "flip", "padding", "precision"])
-def test_a_tuning_key_has_every_field(name):
-    one = problem((8, 64, 14, 14), (64, 64, 3, 3))
-    other = dataclasses.replace(one, **{name: "changed"})
-    keys = {tuning.tuning_key(CORE, p, Pass.FPROP, H200) for p in (one, other)}
-    assert len(keys) == 2
+        tuning.pin(key, None)
+    assert make_plan(one, Pass.FPROP, H200).source == "analytic"
 
 
 def test_alignment_is_a_flag_of_the_plan():
