@@ -8,6 +8,24 @@ PACKAGE = ROOT / "tritonconv"
 
 # Every layer, and all that it may import: what it does import, and nothing to spare.
 ALLOWED = {
+    "provider": {
+        "checks",
+        "device",
+        "epilogue",
+        "explain",
+        "functional",
+        "gemm_view",
+        "launch",
+        "ops",
+        "planning",
+        "pool_problem",
+        "pooling",
+        "problem",
+        "reference",
+        "testing",
+        "tuning",
+        "variants",
+    },
     "nn": {"checks", "errors"},
     "functional": {
         "arguments",
@@ -34,7 +52,7 @@ ALLOWED = {
         "reference",
         "separable",
     },
-    "pooling": {"device", "kernels", "launch", "pool_problem", "variants"},
+    "pooling": {"device", "kernels", "launch", "pool_problem", "tuning", "variants"},
     "separable": {"checks", "device", "errors", "kernels", "launch", "problem", "variants"},
     "conv_pool_planning": {
         "conv_pool",
@@ -47,7 +65,7 @@ ALLOWED = {
     },
     "conv_pool": {"checks", "epilogue", "errors", "layout", "problem"},
     "planning": {"device", "errors", "launch", "problem", "tuning", "variants"},
-    "tuning": {"device", "problem", "variants"},
+    "tuning": {"device", "epilogue", "launch", "layout", "pool_problem", "problem"},
     "variants": {"device", "gemm_view", "kernels", "launch", "problem"},
     "launch": {"compiled"},
     "compiled": {"kernels"},
