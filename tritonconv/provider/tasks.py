@@ -18,6 +18,9 @@ from .conv_trial import ConvTrial
 from .model import predicted_cycles
 from .pool_trial import PoolTrial
 
+# A thread's; AMD's have as many again for accumulators, and count them in.
+REGISTERS = {"cuda": MOST_REGISTERS, "hip": 512, "interpreter": MOST_REGISTERS}
+
 
 class ProblemTask:
     """One problem on one device. The two kinds of problem differ in what plans and computes them:
@@ -34,7 +37,7 @@ class ProblemTask:
         trial: Callable[[Callable[[Candidate], Plan]], Prepared],
     ) -> None:
         self.key, self.device = key, device
-        self.limits = Limits(device.shared_memory, MOST_REGISTERS)
+        self.limits = Limits(device.shared_memory, REGISTERS[device.vendor])
         self._candidates, self._plan_of, self._trial = found, plan_of, trial
 
     def candidates(self) -> Sequence[Candidate]:
