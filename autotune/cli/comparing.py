@@ -23,8 +23,8 @@ _PARTS = ("best", "best_us", "default", "default_us", "build", "noise", "samples
 def diff(tool: Tool, a: str, b: str, meant: Filter) -> int:
     """Compare two stores, directories or files.
 
-    Exit 1 if they differ. Each of A and B is a directory that `dir` prints, or a file that `export` writes; `-` is the
-    store that is in use.
+    Exit 1 if they differ. Each of A and B is a directory that `dir` prints, or a file that
+    `export` writes; `-` is the store that is in use.
 
     \b
     Example:

@@ -123,7 +123,8 @@ def remove(tool: Tool, digests: tuple[str, ...], meant: Filter, dry_run: bool, y
 def clean(tool: Tool, dry_run: bool, yes: bool) -> None:
     """Delete all records.
 
-    Every record of the user's, their trials, and the log of misses. What ships with a library, and other directories, stay as they are.
+    Every record of the user's, their trials, and the log of misses. What ships with a library,
+    and other directories, stay as they are.
 
     \b
     Example:

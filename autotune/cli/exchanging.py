@@ -87,7 +87,8 @@ def import_files(
 ) -> int:
     """Merge files of records into the user's.
 
-    Of two records of a problem the better one stays. Directories are taken, too. Exit 1 if something in them is no record.
+    Of two records of a problem the better one stays. Directories are taken, too. Exit 1 if
+    something in them is no record.
 
     \b
     Example:
@@ -139,7 +140,8 @@ def merge_files(
 ) -> int:
     """Merge files of records into one.
 
-    Of each problem the better record is taken. The order of the files does not matter. Exit 1 if something in them is no record.
+    Of each problem the better record is taken. The order of the files does not matter. Exit 1 if
+    something in them is no record.
 
     \b
     Example:

@@ -19,7 +19,8 @@ from .picking import missed_keys
 def misses(tool: Tool, meant: Filter, dry_run: bool, yes: bool, clear: bool) -> None:
     """List the problems that found no record.
 
-    The most frequent come first; `tune --misses` takes them. A problem counts once a process that met it.
+    The most frequent come first; `tune --misses` takes them. A problem counts once a process that
+    met it.
 
     \b
     Example:

@@ -6,6 +6,7 @@ from typing import Any
 
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from ..config import Candidate
 from ..layers import Entry
@@ -38,9 +39,10 @@ def configs(path: Path, entry: Entry, timed: Sequence[tuple[Candidate, float]]) 
     axes.set_xlim(0, 1.12 * max(time for _, time in shown))
     axes.set_xlabel("µs, median; shorter is better")
     hidden = len(timed) - len(shown)
-    more = f"; {hidden} slower ones are not drawn" if hidden else ""
+    more = f"; {hidden} others are not drawn" if hidden else ""
     _title(axes, f"{_problem(entry)}\n{len(timed)} configs timed{more}")
-    _legend(axes, [("best", BEST), ("default", DEFAULT), ("near-tie", TIE), ("other", REST)])
+    kinds = (("best", BEST), ("default", DEFAULT), ("near-tie", TIE), ("other", REST))
+    _legend(figure, [(*kind, "s") for kind in kinds])
     _save(figure, path)
 
 
@@ -69,7 +71,8 @@ def speedups(path: Path, entries: Sequence[Entry]) -> None:
         else ""
     )
     _title(axes, f"Speed-up over the default on {gpus}{more}")
-    _legend(axes, [("another config won", BEST), ("the default stayed", DEFAULT)])
+    kinds = (("another config won", BEST), ("the default stayed", DEFAULT))
+    _legend(figure, [(*kind, "s") for kind in kinds])
     _save(figure, path)
 
 
@@ -106,7 +109,7 @@ def roofline(path: Path, works: Sequence[tuple[Entry, float, float]]) -> None:
     gpus = ", ".join(sorted({entry.key.gpu.model for entry, _, _ in works}))
     roof = f"roof: the highest rates seen here, {top:.3g} Tflop/s and {bandwidth:.3g} TB/s"
     _title(axes, f"{len(works)} problems on {gpus}\n{roof}")
-    _legend(axes, [("best", BEST), ("default", DEFAULT)])
+    _legend(figure, [("best", BEST, "^"), ("default", DEFAULT, "o")])
     _save(figure, path)
 
 
@@ -120,11 +123,13 @@ def _save(figure: Figure, path: Path) -> None:
     figure.savefig(path, format="png")
 
 
-def _legend(axes: Any, named: Sequence[tuple[str, str]]) -> None:
-    from matplotlib.patches import Patch
-
-    handles = [Patch(color=colour, label=label) for label, colour in named]
-    axes.legend(handles=handles, fontsize=8, loc="lower right", framealpha=0.9)
+def _legend(figure: Figure, named: Sequence[tuple[str, str, str]]) -> None:
+    # Below the axes, where it hides nothing.
+    handles = [
+        Line2D([], [], color=colour, marker=marker, linestyle="", markersize=8, label=label)
+        for label, colour, marker in named
+    ]
+    figure.legend(handles=handles, fontsize=8, loc="outside lower left", ncols=4, frameon=False)
 
 
 def _title(axes: Any, text: str) -> None:

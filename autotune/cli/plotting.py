@@ -27,8 +27,9 @@ Work = Callable[[Key], tuple[float, float]]
 def plot(tool: Tool, digests: tuple[str, ...], meant: Filter, dry_run: bool, out: str) -> int:
     """Draw the records as PNGs.
 
-    Configs of each, speed-ups of all, and a roofline. Named digests get a picture of every config's time each, if the trials of the search are still
-    there. A roofline needs a library that tells the work of a problem. Needs matplotlib.
+    Configs of each, speed-ups of all, and a roofline. Named digests get a picture of every
+    config's time each, if the trials of the search are still there. A roofline needs a library
+    that tells the work of a problem. Needs matplotlib.
 
     \b
     Example:
@@ -72,12 +73,12 @@ def _plan(
     from . import pictures
 
     drawn: list[tuple[Path, Callable[[Path], None]]] = []
-    for entry in entries:
+    for entry in entries if named else ():
         timed = timed_trials(tool.store.trials(entry.key))
         if timed:
             path = folder / f"configs-{entry.key.digest[:SHORT]}.png"
             drawn.append((path, lambda p, e=entry, t=timed: pictures.configs(p, e, t)))
-        elif named:
+        else:
             note(f"{problem(entry.key)}: its trials are gone, so its configs are not drawn")
     compared = [e for e in entries if e.record.default_us is not None]
     if compared:

@@ -32,8 +32,9 @@ def precompile(
 ) -> int:
     """Compile what would be launched, without a GPU.
 
-    Of each problem the default and the recorded best are compiled. Prints registers a thread, bytes of shared memory and spilled registers, and whether the GPU has
-    them. Exit 1 if a default or a recorded best does not compile or fit.
+    Of each problem the default and the recorded best are compiled. Prints registers a thread,
+    bytes of shared memory and spilled registers, and whether the GPU has them. Exit 1 if a
+    default or a recorded best does not compile or fit.
 
     \b
     Example:
