@@ -53,7 +53,14 @@ class Verbs(click.Group):
         """Run the verb."""
         try:
             with _warnings_as_lines():
-                return super().invoke(ctx)
+                code = super().invoke(ctx)
+                # Here, because a closed pipe that is met while Python ends cannot be kept quiet.
+                sys.stdout.flush()
+                return code
+        except BrokenPipeError:
+            with contextlib.suppress(OSError, ValueError):
+                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return BROKEN_PIPE
         except KeyboardInterrupt:
             click.echo("interrupted", err=True)
             return INTERRUPTED
@@ -68,12 +75,6 @@ class Verbs(click.Group):
                 stream.reconfigure(errors="backslashreplace")  # pyright: ignore
         try:
             code = super().main(*args, standalone_mode=False, **extra)
-            # Here, because a closed pipe that is met while Python ends cannot be kept quiet.
-            sys.stdout.flush()
-        except BrokenPipeError:
-            with contextlib.suppress(OSError, ValueError):
-                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            code = BROKEN_PIPE
         except click.ClickException as error:
             error.show()
             code = error.exit_code
