@@ -37,8 +37,8 @@ def run(*args, rc=0, **more):
     return result
 
 
-def json_of(*args, rc=0):
-    return json.loads(run(*args, "--json", rc=rc).stdout)
+def json_of(*args, rc=0, **more):
+    return json.loads(run(*args, "--json", rc=rc, **more).stdout)
 
 
 def rows(text):
