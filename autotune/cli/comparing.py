@@ -1,6 +1,5 @@
 """`diff`: what one collection of records has that another has not."""
 
-from pathlib import Path
 from typing import Any
 
 import click
@@ -59,9 +58,8 @@ def diff(tool: Tool, a: str, b: str, meant: Filter) -> int:
 
 
 def _records(tool: Tool, place: str, meant: Filter) -> dict[str, Record]:
-    path = tool.store.directory / "records" if place == "-" else existing(place)
-    # A store's own folder has a log of misses beside its records, an export has no folders.
-    return merge_all(filter(meant, read_records(Path(path)))) if path.exists() else {}
+    path = tool.store.directory if place == "-" else existing(place)
+    return merge_all(filter(meant, read_records(path))) if path.exists() else {}
 
 
 def _differing(old: Record, new: Record) -> dict[str, tuple[Any, Any]]:

@@ -9,7 +9,7 @@ from ..exchange import Filter
 from ..layers import Entry
 from ..misses import miss_log
 from ..store import LAYERS, USER
-from .options import Tool, agreed, common, dry_run_option, filters, provider_option, yes_option
+from .options import Tool, agreed, common, dry_run_option, filters, yes_option
 from .output import SHORT, age_of, emit, line, note, problem, size
 from .picking import by_prefix, digest_argument, entries_of, first_of
 
@@ -19,7 +19,6 @@ _DAY = 86400.0
 @click.command()
 @common
 @filters
-@provider_option
 @dry_run_option
 @yes_option
 @click.option("--trials", is_flag=True, help="Also what searches measured, beside the records.")

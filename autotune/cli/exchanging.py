@@ -17,7 +17,7 @@ from ..exchange import (
 from ..merge import Current
 from ..records import Record
 from ..store import LAYERS, USER
-from .options import Tool, common, dry_run_option, existing, filters, provider_option
+from .options import Tool, common, dry_run_option, existing, filters
 from .output import SHORT, emit, line, note
 from .picking import entries_of
 
@@ -80,7 +80,6 @@ def export(
 @common
 @filters
 @dry_run_option
-@provider_option
 @current_option
 def import_files(
     tool: Tool, paths: tuple[str, ...], meant: Filter, dry_run: bool, prefer_current: bool
@@ -128,7 +127,6 @@ def import_files(
 @common
 @filters
 @dry_run_option
-@provider_option
 @current_option
 def merge_files(
     tool: Tool,

@@ -16,7 +16,7 @@ from ..records import Record
 from ..task import Task
 from ..trials import Trial
 from ..wire import candidate_to_json, key_from_json, key_to_json
-from .options import Tool, common, provider_option, target_option
+from .options import Tool, common, target_option
 from .output import NOTHING, SHORT, emit, line, note, pairs, short, sizes, speedup, table, us
 from .picking import by_prefix, digest_argument, known_keys
 from .sources import described
@@ -83,7 +83,6 @@ class Explanation:
 @click.command("explain")
 @digest_argument("what", required=False, metavar="[DIGEST|KEY]")
 @common
-@provider_option
 @target_option
 @click.option("--shape", metavar="JSON", help="A problem as in a file of shapes, for this GPU.")
 @click.option("--top", type=click.IntRange(min=0), default=10, show_default=True, help="Of trials.")

@@ -93,23 +93,25 @@ class Tool:
 
 
 def common(function: Function) -> Function:
-    """--json and --cache-dir; the function's first argument is the Tool."""
+    """--json, --cache-dir and --provider; the function's first argument is the Tool."""
 
+    @click.option(
+        "--provider",
+        metavar="NAME",
+        callback=lambda _ctx, _param, value: _provider_name(value),
+        help="The library whose kernels these are: its name, or module:attribute.",
+    )
     @click.option("--cache-dir", metavar="DIR", help="Where the records are. [else the user's]")
     @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
     @functools.wraps(function)
-    def wrapped(*args: Any, cache_dir: str | None, as_json: bool, **more: Any) -> Any:
-        return function(Tool(as_json, cache_dir, more.pop("provider", None)), *args, **more)
+    def wrapped(
+        *args: Any, cache_dir: str | None, as_json: bool, provider: str | None, **more: Any
+    ) -> Any:
+        return function(Tool(as_json, cache_dir, provider), *args, **more)
 
     return wrapped
 
 
-provider_option = click.option(
-    "--provider",
-    metavar="NAME",
-    callback=lambda _ctx, _param, value: _provider_name(value),
-    help="The library whose kernels these are: its name, or module:attribute. [the installed one]",
-)
 target_option = click.option(
     "--target", metavar="ARCH", help="A GPU that need not be there, such as sm_90."
 )

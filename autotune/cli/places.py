@@ -11,7 +11,7 @@ import click
 from .. import files, names, policy
 from ..layers import Entry, RecordWarning
 from ..store import LAYERS, Store
-from .options import Tool, common, provider_option
+from .options import Tool, common
 from .output import NOTHING, emit, line, note, pairs, plain, size
 from .picking import missed_keys
 
@@ -32,7 +32,6 @@ def directory(tool: Tool) -> None:
 
 @click.command()
 @common
-@provider_option
 def info(tool: Tool) -> None:
     """Count the records, their bytes, and what cannot be read.
 

@@ -9,7 +9,7 @@ from ..exchange import Filter
 from ..key import Key
 from ..layers import Entry
 from .explaining import timed_trials
-from .options import Tool, common, dry_run_option, filters, provider_option
+from .options import Tool, common, dry_run_option, filters
 from .output import SHORT, emit, line, note, problem, sizes
 from .picking import by_prefix, digest_argument, entries_of, first_of
 
@@ -21,7 +21,6 @@ Work = Callable[[Key], tuple[float, float]]
 @digest_argument(nargs=-1, metavar="[DIGEST]...")
 @common
 @filters
-@provider_option
 @dry_run_option
 @click.option("--out", default=".", show_default=True, metavar="DIR", help="Where to put them.")
 def plot(tool: Tool, digests: tuple[str, ...], meant: Filter, dry_run: bool, out: str) -> int:

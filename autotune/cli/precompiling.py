@@ -12,7 +12,7 @@ from ..lookup import look_up
 from ..measure import BenchError, Crew, WorkerBench
 from ..search import prune
 from ..task import Artefacts, Failure, Task
-from .options import Tool, common, dry_run_option, filters, provider_option
+from .options import Tool, common, dry_run_option, filters
 from .output import SHORT, emit, note, plain, problem, short, sizes, table
 from .sources import Sources, problem_options, problems
 
@@ -23,7 +23,6 @@ COLUMNS = ("digest", "op", "sizes", "role", "candidate", "registers", "shared", 
 @common
 @problem_options
 @filters
-@provider_option
 @dry_run_option
 @click.option("--only", type=click.Choice(("default", "best")), help="One of the two. [both]")
 @click.option("--all", "whole", is_flag=True, help="Every candidate.")

@@ -44,7 +44,9 @@ def problem_options(function: Callable[..., Any]) -> Callable[..., Any]:
     """DIGEST..., --model, --input, --shapes, --suite, --misses, --target: given as `sources`."""
 
     @digest_argument(nargs=-1, metavar="[DIGEST]...")
-    @click.option("--model", metavar="MODULE:BUILD", help="The convolutions of what BUILD() makes.")
+    @click.option(
+        "--model", metavar="MODULE:BUILD", help="What BUILD() meets, forward and backward."
+    )
     @click.option(
         "--input",
         "inputs",

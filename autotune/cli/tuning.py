@@ -14,7 +14,7 @@ from ..search import STRATEGIES, Progress
 from ..tuner import SECONDS, Tuning, tune
 from ..wire import key_to_json
 from .group import INTERRUPTED
-from .options import Tool, common, dry_run_option, filters, provider_option
+from .options import Tool, common, dry_run_option, filters
 from .output import (
     SHORT,
     dtype,
@@ -111,7 +111,6 @@ class Session:
 @common
 @problem_options
 @filters
-@provider_option
 @dry_run_option
 @click.option(
     "--strategy", type=click.Choice(list(STRATEGIES)), default="guided", show_default=True

@@ -15,7 +15,7 @@ from ..search.verdict import decide
 from ..store import LAYERS
 from ..task import Failure, Task
 from .deleting import staleness
-from .options import Tool, common, filters, provider_option
+from .options import Tool, common, filters
 from .output import SHORT, emit, note, problem, sizes, table
 from .places import gather
 from .progress import shown
@@ -60,7 +60,6 @@ class Measuring:
 @click.command()
 @common
 @filters
-@provider_option
 @click.option("--layer", "layers", multiple=True, type=click.Choice(LAYERS), help="[all]")
 @click.option("--measure", is_flag=True, help="Also time best and default again, on this GPU.")
 @click.option("--samples", type=click.IntRange(min=4), default=40, show_default=True)
