@@ -131,8 +131,13 @@ def test_a_record_that_cannot_be_kept_is_a_failure(tmp_path, cache):
 def program(*args, **more):
     return subprocess.Popen(
         [sys.executable, "-m", "autotune", *args], cwd=ROOT, text=True,
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, **more,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, preexec_fn=_hear_ctrl_c, **more,
     )  # fmt: skip
+
+
+def _hear_ctrl_c():
+    # Tests that a shell runs in the background are deaf to it, and so would be their children.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def test_ctrl_c_keeps_what_was_found(store, tmp_path):

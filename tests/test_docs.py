@@ -3,7 +3,6 @@
 import re
 from pathlib import Path
 
-import click
 import torch
 
 import tritonconv
@@ -55,7 +54,7 @@ def test_readme_shows_where_torchs_norms_are_wrong():
 def test_readme_shows_the_verbs_of_the_tuner():
     shown = re.search(r"<!-- help:.*?-->\n```\n\$ .*? --help\n(.*?)```\n<!-- end -->", README, re.S)
     assert shown is not None
-    context = click.Context(cli, info_name="tritonconv-autotune", terminal_width=78)
+    context = cli.make_context("tritonconv-autotune", [], resilient_parsing=True, terminal_width=78)
     assert shown[1] == context.get_help() + "\n", "run python -m autotune --help"
 
 
