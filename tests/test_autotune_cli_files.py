@@ -120,6 +120,8 @@ def test_remove_leaves_other_layers_alone(store, tmp_path, monkeypatch):
     monkeypatch.setenv("AUTOTUNE_EXTRA", str(tmp_path / "extra"))
     assert "read only" in run("remove", key_of().digest[:9], "--yes", rc=2).stderr
     run("clean", "--yes")
+    assert json_of("export", "no", "--dry-run")["records"] == 0
+    assert json_of("export", "no", "--dry-run", "--layer", "extra")["records"] == 1
     assert [e["layer"] for e in json_of("list")] == ["extra"]
     store.put(record_of(best=LARGE))
     assert [h["layer"] for h in json_of("show", key_of().digest)["hidden"]] == ["extra"]
