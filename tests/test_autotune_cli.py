@@ -115,6 +115,8 @@ def test_hostile_files_are_named_once_and_stop_nothing(store):
     result = run("list")
     assert len(rows(result.stdout)) == 3
     assert result.stderr.count(str(bad)) == 1 and result.stderr.count("warning: ") == 3
+    # Read twice, said once.
+    assert run("diff", "-", "-").stderr.count(str(bad)) == 1
     said = json_of("info")
     assert len(said["unreadable"]) == 3 and sum(said["records"].values()) == 3
     findings = json_of("verify", *OURS, "--op", "conv", rc=1)["findings"]

@@ -1,11 +1,15 @@
 """The command line of autotune: explain and verify."""
 
 import json
+from importlib.metadata import EntryPoint
 
 import pytest
 
+from autotune import providers
+from autotune.exchange import export_packs
 from autotune.parts import CandidateRecord
 from tests.autotune_cases import H100, LARGE, OLD, SMALL, key_of, record_of
+from tests.autotune_cli_fakes import PROVIDER
 from tests.autotune_cli_run import OURS, cache, json_of, rows, run, store
 
 __all__ = ["cache", "store"]  # fixtures
@@ -69,3 +73,30 @@ def test_explain_follows_the_policy(store, monkeypatch, policy, exact, near):
         said = json_of("explain", "--shape", shape, *OURS)[0]
         assert said["policy"] == policy
         assert (said["config"] and said["config"]["variant"]) == variant
+
+
+def announce(monkeypatch, **named):
+    points = [EntryPoint(name, value, providers.GROUP) for name, value in named.items()]
+    monkeypatch.setattr("autotune.providers.entry_points", lambda group: points)
+
+
+def test_an_installed_library_is_found_by_its_name(store, monkeypatch):
+    store.put(record_of(key_of(1, 64), SMALL))
+    announce(monkeypatch, lab=PROVIDER)
+    assert json_of("verify")["findings"] == []
+    assert json_of("explain", "--shape", "C=64", "--provider", "lab")[0]["tier"] == "nearest"
+    assert "(lab)" in run("list", "--provider", "lap", rc=2).stderr
+    announce(monkeypatch, lab=PROVIDER, other="absent:X")
+    assert json_of("verify")["findings"] == []
+    assert "got 2 installed (lab, other)" in run("tune", "--suite", rc=2).stderr
+
+
+def test_shipped_records_are_read_without_importing_the_library(tmp_path, cache, monkeypatch):
+    (tmp_path / "aproduct" / "tuned").mkdir(parents=True)
+    (tmp_path / "aproduct" / "__init__.py").write_text("raise SystemExit('imported')")
+    export_packs(tmp_path / "aproduct" / "tuned", [record_of(key_of(1, 64), SMALL)])
+    monkeypatch.syspath_prepend(str(tmp_path))
+    announce(monkeypatch, product="aproduct.provider:PROVIDER")
+    assert [e["layer"] for e in json_of("list")] == ["shipped"]
+    assert [e["digest"] for e in json_of("list")] == [key_of(1, 64).digest]
+    assert providers.shipped("no_such_package:X") is None and providers.shipped(PROVIDER) is None
