@@ -2,13 +2,16 @@
 
 import json
 import os
+import pty
+import subprocess
+import sys
 
 from autotune.exchange import export_file
 from autotune.misses import miss_log
 from autotune.parts import CandidateRecord
 from autotune.trials import Trial
 from tests.autotune_cases import LARGE, OLD, SMALL, key_of, record_of
-from tests.autotune_cli_run import OURS, cache, digits, json_of, rows, run, store, three
+from tests.autotune_cli_run import OURS, ROOT, cache, digits, json_of, rows, run, store, three
 
 __all__ = ["cache", "store"]  # fixtures
 
@@ -163,5 +166,24 @@ def test_clean(store):
     assert json_of("clean", "--dry-run")["records"] == 3
     run("clean", rc=2)
     assert len(json_of("list")) == 3
-    run("clean", "--yes")
+    assert _answered("n") == 1
+    assert len(json_of("list")) == 3
+    assert _answered("y") == 0
     assert json_of("list") == [] and json_of("misses") == []
+    store.put(record_of())
+    run("clean", "--yes")
+    assert json_of("list") == []
+
+
+def _answered(answer):
+    """The exit code of `clean` on a terminal where someone types."""
+    main, other = pty.openpty()
+    asked = subprocess.Popen(
+        [sys.executable, "-m", "autotune", "clean"], cwd=ROOT, stdin=other, stderr=subprocess.PIPE
+    )
+    os.write(main, f"{answer}\n".encode())
+    _, said = asked.communicate(timeout=60)
+    os.close(main)
+    os.close(other)
+    assert b"Delete all 3 records in " in said
+    return asked.returncode

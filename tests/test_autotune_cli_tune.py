@@ -266,7 +266,7 @@ def test_nothing_to_draw(store):
 
 def test_a_terminal_gets_a_bar_and_a_drawn_table(store):
     main, other = pty.openpty()
-    environ = os.environ | {"TERM": "xterm", "COLUMNS": "150"}
+    environ = os.environ | {"TERM": "xterm", "COLUMNS": "80"}
     running = subprocess.Popen(
         [sys.executable, "-m", "autotune", "tune", "--suite", *TIMED],
         cwd=ROOT, stdout=other, stderr=other, env=environ,
@@ -283,6 +283,8 @@ def test_a_terminal_gets_a_bar_and_a_drawn_table(store):
     text = seen.decode()
     assert "all problems" in text and "2/2" in text and "\x1b[" in text
     assert "─────" in text and "2.50x" in text
+    # Narrow, and still in one piece.
+    assert text.count(key_of(8, 128).digest[:12]) >= 2
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,8 @@ from ..records import Record
 
 NOTHING = "-"
 SHORT = 12
+# Columns that take a second line where a terminal is narrow.
+_LONG = ("sizes", "gpu", "best", "candidate", "detail", "passed over", "differs", "")
 
 
 def emit(value: Any) -> None:
@@ -71,9 +73,15 @@ def _drawn(columns: Sequence[str], cells: Sequence[Sequence[str]], flush: Sequen
     from rich.table import Table
     from rich.text import Text
 
-    drawn = Table(box=SIMPLE_HEAD, pad_edge=False)
+    drawn = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     for name, is_right in zip(columns, flush, strict=True):
-        drawn.add_column(name, justify="right" if is_right else "left", overflow="fold")
+        # A digest or a number on two lines cannot be read, nor be copied.
+        drawn.add_column(
+            name,
+            justify="right" if is_right else "left",
+            overflow="fold",
+            no_wrap=name not in _LONG,
+        )
     for row in cells:
         drawn.add_row(*(Text(cell) for cell in row))
     Console().print(drawn)
