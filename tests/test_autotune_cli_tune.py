@@ -289,7 +289,12 @@ def test_a_terminal_gets_a_bar_and_a_drawn_table(store):
 
 @pytest.mark.parametrize(
     ("budget", "share"),
-    [(Budget(10, None), 0.5), (Budget(10, 8), 0.75), (Budget(10, 24), 0.5), (Budget(), 0.0)],
+    [
+        (Budget(10, None), 0.5),
+        (Budget(10, 8), 0.75),
+        (Budget(10, 24), 0.5),
+        (Budget(), 0.0),
+    ],
 )
 def test_progress(budget, share):
     from autotune.cli.progress import said
