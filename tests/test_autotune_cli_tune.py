@@ -9,6 +9,7 @@ import time
 
 import pytest
 
+from autotune import files
 from autotune.misses import miss_log
 from autotune.search import Budget, Progress
 from autotune.search.run import _outcome
@@ -127,6 +128,20 @@ def test_a_record_that_cannot_be_kept_is_a_failure(tmp_path, cache):
     place = ["--cache-dir", str(tmp_path / "file")]
     result = run("tune", "--shapes", "-", *place, *TIMED, rc=1, input="C=64")
     assert "cannot be written" in result.stdout and "cannot be written" in result.stderr
+
+
+def test_one_record_that_cannot_be_kept_says_nothing_of_the_next(store, monkeypatch):
+    replace = files.replace
+
+    def refuse(path, data):
+        if path.name.startswith(key_of(8, 64).digest):
+            raise OSError(28, "No space left on device")
+        replace(path, data)
+
+    monkeypatch.setattr("autotune.files.replace", refuse)
+    said = json_of("tune", "--suite", *TIMED, rc=1)
+    assert ["No space left" in (each["error"] or "") for each in said] == [True, False]
+    assert list(records(store)) == [key_of(8, 128)]
 
 
 # Tests that a shell runs in the background are deaf to Ctrl-C, and so would be their children.
