@@ -15,19 +15,25 @@ from .store import USER, Store
 
 @dataclass(frozen=True)
 class Filter:
-    """Shell patterns that ignore case: of the op, of the GPU's model or arch, of the variant."""
+    """Shell patterns that ignore case: of the op, of the GPU's model or arch, of the variant, and
+    of the key's field "dtype"."""
 
     op: str = "*"
     gpu: str = "*"
     variant: str = "*"
+    dtype: str = "*"
 
     def __call__(self, record: Record) -> bool:
         """Whether a record is meant."""
-        gpu = record.key.gpu
+        return self.problem(record.key.key()) and _like(record.best.variant, self.variant)
+
+    def problem(self, key: Key) -> bool:
+        """Whether a problem is meant, whatever solves it."""
+        gpu = key.gpu
         return (
-            _like(record.key.op, self.op)
+            _like(key.op, self.op)
             and (_like(gpu.model, self.gpu) or _like(gpu.arch, self.gpu))
-            and _like(record.best.variant, self.variant)
+            and _like(str(dict(key.fields).get("dtype", "")), self.dtype)
         )
 
 
@@ -106,9 +112,14 @@ def read_records(path: Path, warn: Warn | None = None) -> Iterator[Record]:
 
 
 def import_records(
-    store: Store, path: Path, meant: Filter | None = None, current: Current = frozenset()
+    store: Store,
+    path: Path,
+    meant: Filter | None = None,
+    current: Current = frozenset(),
+    dry_run: bool = False,
 ) -> Imported:
-    """Merge a file or directory into the user's records. Raises OSError if that fails."""
+    """Merge a file or directory into the user's records; `dry_run` only says what would become
+    of them. Raises OSError if that fails."""
     done = Imported()
     records = read_records(path, lambda file, reason: done.refused.append(f"{file}: {reason}"))
     for digest, record in merge_all(filter(meant or Filter(), records), current).items():
@@ -117,7 +128,8 @@ def import_records(
         if there is not None and merge(there, record, current) == there:
             done.kept.append(digest)
             continue
-        store.put(record, keep_better=True, current=current, must=True)
+        if not dry_run:
+            store.put(record, keep_better=True, current=current, must=True)
         (done.added if there is None else done.replaced).append(digest)
     return done
 

@@ -85,8 +85,8 @@ def replace(path: Path, data: bytes) -> None:
         raise
 
 
-def sweep(folder: Path, seconds: float = STALE_SECONDS) -> list[Path]:
-    """Delete temporary files that were left behind; what was deleted."""
+def sweep(folder: Path, seconds: float = STALE_SECONDS, dry_run: bool = False) -> list[Path]:
+    """Delete temporary files that were left behind; what was, or would be, deleted."""
     gone = []
     oldest = time.time() - seconds
     with contextlib.suppress(OSError), os.scandir(folder) as found:
@@ -94,6 +94,7 @@ def sweep(folder: Path, seconds: float = STALE_SECONDS) -> list[Path]:
             if entry.name.startswith(".") and entry.name.endswith(TEMPORARY):
                 with contextlib.suppress(OSError):
                     if entry.stat(follow_symlinks=False).st_mtime <= oldest:
-                        os.unlink(entry.path)
+                        if not dry_run:
+                            os.unlink(entry.path)
                         gone.append(Path(entry.path))
     return gone

@@ -8,12 +8,18 @@ from pathlib import Path
 from typing import Any
 
 from .key import Key
+from .store import Store
 from .wire import key_from_json, key_to_json
 
 # The log is moved aside at this size, and what was moved aside before is dropped.
 LIMIT_BYTES = 1 << 20
 # A process that meets more problems than this stops noting them.
 LIMIT_KEYS = 10_000
+
+
+def miss_log(store: Store) -> "MissLog":
+    """The log beside a store's records. Not named .jsonl: a pack of records is."""
+    return MissLog(store.directory / "misses.log")
 
 
 class MissLog:

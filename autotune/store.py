@@ -157,14 +157,22 @@ class Store:
         self._changed(key)
         return there
 
-    def prune(self, *, trials: bool = False, seconds: float = files.STALE_SECONDS) -> list[Path]:
-        """Delete what killed writers left behind, and trials if asked; returns what is gone."""
+    def prune(
+        self,
+        *,
+        trials: bool = False,
+        seconds: float = files.STALE_SECONDS,
+        dry_run: bool = False,
+    ) -> list[Path]:
+        """Delete what killed writers left behind, and trials if asked; returns what is gone, or
+        with `dry_run` what would be."""
         gone = []
         for folder in self._user.folders():
-            gone += files.sweep(folder, seconds)
+            gone += files.sweep(folder, seconds, dry_run)
             for path in sorted(folder.iterdir()) if trials else ():
                 if names.TRIALS.fullmatch(path.name):
-                    path.unlink(missing_ok=True)
+                    if not dry_run:
+                        path.unlink(missing_ok=True)
                     gone.append(path)
         return gone
 

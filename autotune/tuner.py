@@ -62,10 +62,13 @@ def tune(key: Key, tuning: Tuning, crew: Crew | None = None) -> Record:
         # What failed before and was not tried again is still known to fail.
         outcome.failures = {**failures, **outcome.failures}
         record = Record.of(key, outcome, task.build, bench.policy, environment)
+    interrupted = outcome.stopped == "interrupted"
     if outcome.times:
-        store.put(record)
+        # Half a search must not take the place of a whole one that found something better.
+        installed = frozenset({task.build(outcome.best).kernels})
+        store.put(record, keep_better=interrupted, current=installed)
         store.put_trials(key, _trials(outcome))
-    if outcome.stopped == "interrupted":
+    if interrupted:
         raise KeyboardInterrupt
     return record
 

@@ -6,6 +6,7 @@ from pathlib import Path
 import torch
 
 import tritonconv
+from autotune.cli import cli
 from tritonconv.ops import SCHEMAS
 from tritonconv.testing.coverage import coverage_table
 from tritonconv.testing.norm_pooling import (
@@ -48,6 +49,13 @@ def test_readme_shows_where_torchs_norms_are_wrong():
         assert now.startswith(f"| input | torch {torch_version()} | tritonconv | right |\n")
         assert now.count("\n") == 2 + len(wrong_in_torch())
         assert all(is_right(entry, ours_of(entry)) for entry in wrong_in_torch())
+
+
+def test_readme_shows_the_verbs_of_the_tuner():
+    shown = re.search(r"<!-- help:.*?-->\n```\n\$ .*? --help\n(.*?)```\n<!-- end -->", README, re.S)
+    assert shown is not None
+    context = cli.make_context("tritonconv-autotune", [], resilient_parsing=True, terminal_width=78)
+    assert shown[1] == context.get_help() + "\n", "run python -m autotune --help"
 
 
 def test_snippet_of_the_readme_runs(aten_path):
