@@ -8,18 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from .key import Key
-from .store import Store
 from .wire import key_from_json, key_to_json
 
 # The log is moved aside at this size, and what was moved aside before is dropped.
 LIMIT_BYTES = 1 << 20
 # A process that meets more problems than this stops noting them.
 LIMIT_KEYS = 10_000
-
-
-def miss_log(store: Store) -> "MissLog":
-    """The log beside a store's records. Not named .jsonl: a pack of records is."""
-    return MissLog(store.directory / "misses.log")
 
 
 class MissLog:
@@ -33,8 +27,8 @@ class MissLog:
 
     @classmethod
     def of(cls, directory: Path) -> "MissLog":
-        """The log of a store's directory."""
-        return cls(directory / "misses.jsonl")
+        """The log of a store's directory. Not named .jsonl: a pack of records is."""
+        return cls(directory / "misses.log")
 
     def add(self, key: Key) -> None:
         """Note a problem."""

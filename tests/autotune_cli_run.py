@@ -22,7 +22,7 @@ def cache(tmp_path, monkeypatch):
         monkeypatch.delenv(name, raising=False)
     # No library that happens to be installed.
     monkeypatch.setattr("autotune.providers.entry_points", lambda group: ())
-    monkeypatch.setattr("autotune.policy._process", [None])
+    monkeypatch.setattr("autotune.policies._process", [None])
     return tmp_path / "cache"
 
 

@@ -75,9 +75,7 @@ def aten_path(monkeypatch, aten_passes):
 @pytest.fixture
 def aten_passes(monkeypatch):
     """Each pass is computed by ATen, but the library's own autograd functions connect them."""
-    monkeypatch.setattr("tritonconv.ops._run.interpreting", lambda: False)
-    monkeypatch.setattr("tritonconv.ops._pool_run.interpreting", lambda: False)
-    monkeypatch.setattr("tritonconv.ops.conv_pool.interpreting", lambda: False)
+    monkeypatch.setattr("tritonconv.planning.interpreting", lambda: False)
     monkeypatch.setattr("tritonconv.ops.conv.interpreting", lambda: True)
     ops = tritonconv.ops
     kept = (ops._run.CALLS, ops._pool_run.CALLS, ops.conv_pool._PLANS)

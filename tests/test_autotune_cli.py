@@ -7,7 +7,7 @@ import sys
 from autotune import Gpu
 from autotune.cli import cli
 from autotune.cli.listing import COLUMNS
-from autotune.misses import miss_log
+from autotune.misses import MissLog
 from autotune.parts import CandidateRecord
 from autotune.trials import Trial
 from tests.autotune_cases import SMALL, key_of, record_of
@@ -33,7 +33,7 @@ def test_empty_store_is_no_error(cache):
 def test_info_counts(store):
     keys = three(store)
     store.put_trials(keys[0], [Trial(candidate=CandidateRecord.of(SMALL), times=(1.0,))])
-    miss_log(store).add(keys[1])
+    MissLog.of(store.directory).add(keys[1])
     said = json_of("info")
     assert said["records"] == {"override": 0, "user": 3, "extra": 0, "shipped": 0}
     assert said["ops"] == {"conv": 2, "pool": 1}
@@ -43,7 +43,7 @@ def test_info_counts(store):
     trials = sum(n for p, n in sizes.items() if p.name.endswith(".trials.jsonl"))
     records = sum(n for p, n in sizes.items() if p.suffix == ".json")
     assert said["bytes"]["records"] == records > 1000 and said["bytes"]["trials"] == trials > 50
-    assert said["bytes"]["misses"] == miss_log(store).path.stat().st_size
+    assert said["bytes"]["misses"] == MissLog.of(store.directory).path.stat().st_size
     assert "user 3" in run("info").stdout
 
 

@@ -7,7 +7,7 @@ import subprocess
 import sys
 
 from autotune.exchange import export_file
-from autotune.misses import miss_log
+from autotune.misses import MissLog
 from autotune.parts import CandidateRecord
 from autotune.trials import Trial
 from tests.autotune_cases import LARGE, OLD, SMALL, key_of, record_of
@@ -26,7 +26,7 @@ def test_diff(store, tmp_path):
     store.put(record_of(keys[1], SMALL, best_us=3.0, default_us=6.0))
     store.put(record_of(key_of(99)))
     # What lies beside the records is no record.
-    miss_log(store).add(keys[0])
+    MissLog.of(store.directory).add(keys[0])
     store.put_trials(keys[1], [Trial(candidate=CandidateRecord.of(SMALL), times=(1.0,))])
     said = json_of("diff", str(before), str(store.directory), rc=1)
     assert said["added"] == [key_of(99).digest] and said["removed"] == [keys[0].digest]
@@ -87,10 +87,10 @@ def test_merge_prefers_the_installed_kernels_if_asked(tmp_path, cache):
 
 def test_misses(store):
     keys = three(store)
-    log = miss_log(store)
+    log = MissLog.of(store.directory)
     log.add(keys[0])
     log.add(keys[2])
-    miss_log(store).add(keys[2])
+    MissLog.of(store.directory).add(keys[2])
     assert [(m["digest"], m["processes"]) for m in json_of("misses")] == [
         (keys[2].digest, 2),
         (keys[0].digest, 1),
@@ -162,7 +162,7 @@ def test_prune(store):
 
 def test_clean(store):
     three(store)
-    miss_log(store).add(key_of())
+    MissLog.of(store.directory).add(key_of())
     assert json_of("clean", "--dry-run")["records"] == 3
     run("clean", rc=2)
     assert len(json_of("list")) == 3

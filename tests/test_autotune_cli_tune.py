@@ -10,7 +10,7 @@ import time
 import pytest
 
 from autotune import files
-from autotune.misses import miss_log
+from autotune.misses import MissLog
 from autotune.search import Budget, Progress
 from autotune.search.run import _outcome
 from autotune.store import Store
@@ -84,7 +84,7 @@ def test_sources_of_problems(store, tmp_path):
 
 
 def test_misses_that_are_still_missing(store):
-    log = miss_log(store)
+    log = MissLog.of(store.directory)
     for key in (key_of(1), key_of(2), key_of(3), key_of(4, gpu=A100)):
         log.add(key)
     store.put(record_of(key_of(2)))

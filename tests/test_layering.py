@@ -83,8 +83,8 @@ ALLOWED = {
 }
 
 
-# Of autotune: what times a launch on a GPU, and what asks the other ranks.
-MAY_USE = {"cuda.py": {"torch"}, "distributed.py": {"torch"}}
+# Of autotune: what times a launch on a GPU, asks the other ranks, and makes a model's inputs.
+MAY_USE = {"cuda.py": {"torch"}, "distributed.py": {"torch"}, "sources.py": {"torch"}}
 
 
 def imports(path: Path) -> set[str]:

@@ -7,7 +7,7 @@ import click
 
 from ..exchange import Filter
 from ..layers import Entry
-from ..misses import miss_log
+from ..misses import MissLog
 from ..store import LAYERS, USER
 from .options import Tool, agreed, common, dry_run_option, filters, yes_option
 from .output import SHORT, age_of, emit, line, note, problem, size
@@ -138,7 +138,7 @@ def clean(tool: Tool, dry_run: bool, yes: bool) -> None:
         agreed(f"Delete all {count} records in {root} ({size(total)})?", yes)
         try:
             store.clear()
-            miss_log(store).clear()
+            MissLog.of(store.directory).clear()
         except OSError as error:
             raise click.ClickException(f"{error.filename}: {error.strerror}") from None
     if tool.json:

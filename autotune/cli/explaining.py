@@ -7,11 +7,10 @@ from typing import Any
 
 import click
 
-from .. import policy
 from ..config import Candidate
 from ..key import Key
 from ..lookup import Considered, Found, Tier, explain
-from ..policy import Policy
+from ..policies import Policy, current
 from ..records import Record
 from ..task import Task
 from ..trials import Trial
@@ -131,7 +130,7 @@ def _keys(tool: Tool, what: str | None, shape: str | None, target: str | None) -
 def _explained(tool: Tool, key: Key) -> Explanation:
     try:
         task: Task = tool.task(key)
-        in_force = Policy(policy.current())
+        in_force = Policy(current())
     except ValueError as error:
         raise click.ClickException(str(error)) from None
     considered = explain(tool.store, key, task.build, task.is_legal)

@@ -3,7 +3,7 @@
 import click
 
 from ..exchange import Filter
-from ..misses import miss_log
+from ..misses import MissLog
 from ..wire import key_to_json
 from .options import Tool, agreed, common, dry_run_option, filters, yes_option
 from .output import SHORT, dtype, emit, note, sizes, table
@@ -26,7 +26,7 @@ def misses(tool: Tool, meant: Filter, dry_run: bool, yes: bool, clear: bool) -> 
     Example:
       tritonconv-autotune misses --dtype float16
     """
-    log = miss_log(tool.store)
+    log = MissLog.of(tool.store.directory)
     if clear:
         if meant != Filter():
             raise click.UsageError("--clear: forgets all of them; leave the filters out")

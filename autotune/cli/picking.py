@@ -13,7 +13,7 @@ from .. import names
 from ..exchange import Filter
 from ..key import Key
 from ..layers import Entry
-from ..misses import miss_log
+from ..misses import MissLog
 from ..store import LAYERS, Store
 from .output import SHORT
 
@@ -39,7 +39,7 @@ def first_of(entries: Iterable[Entry]) -> dict[str, Entry]:
 
 def missed_keys(store: Store) -> list[tuple[Key, int]]:
     """What found no record, and how many processes met it; the most frequent first."""
-    return list(miss_log(store).keys())
+    return list(MissLog.of(store.directory).problems())
 
 
 def known_keys(store: Store) -> dict[str, Key]:

@@ -8,8 +8,9 @@ from typing import Any
 
 import click
 
-from .. import files, names, policy
+from .. import files, names
 from ..layers import Entry, RecordWarning
+from ..policies import current
 from ..store import LAYERS, Store
 from .options import Tool, common
 from .output import NOTHING, emit, line, note, pairs, plain, size
@@ -83,7 +84,7 @@ def _in_words(name: str, value: Any) -> str:
 
 def _policy() -> str:
     try:
-        return policy.current()
+        return current()
     except ValueError as error:
         return f"none, {error}"
 

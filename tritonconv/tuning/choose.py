@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 
 # Where a worker, and the command line, find this library's problems.
 PROVIDER = "tritonconv.provider:PROVIDER"
-APP = "tritonconv"
 SHIPPED = Path(__file__).parent.parent / "tuned"
 
 
@@ -67,7 +66,7 @@ def records() -> "Store":
     """The records that choices are made from: the user's, and those that ship with the library."""
     from autotune.store import Store
 
-    return Store(app=APP, shipped=SHIPPED)
+    return Store(shipped=SHIPPED)
 
 
 def may_tune() -> str | None:
