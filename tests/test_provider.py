@@ -185,6 +185,7 @@ def test_a_call_with_gradients_meets_three_passes():
     row = {"op": "conv2d", "input": [2, 4, 8, 8], "weight": [6, 4, 3, 3]}
     assert [k.op for k in keys_of(row)] == ["conv.fprop", "conv.dgrad", "conv.wgrad"]
     assert [k.op for k in keys_of({**row, "forward_only": True})] == ["conv.fprop"]
+    assert keys_of({**row, "input": "2x4x8x8", "weight": "6,4,3,3"}) == keys_of(row)
 
 
 @pytest.mark.parametrize(

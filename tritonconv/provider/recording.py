@@ -3,6 +3,7 @@
 Nothing is computed: shapes alone are followed, forward and backward.
 """
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -41,7 +42,8 @@ def keys_of_model(model: Any, inputs: Sequence[Tensor], device: Device) -> list[
 def keys_of_shape(description: Mapping[str, Any], device: Device) -> list[Key]:
     """Of one call: {"op": "conv2d", "input": [8, 64, 56, 56], "weight": [64, 64, 3, 3], "dtype":
     "bfloat16", "layout": "channels_last", "forward_only": false, ...}, where everything else is an
-    argument of that function of `tritonconv.functional`, a list of ints for a tensor's shape.
+    argument of that function of `tritonconv.functional`. Tensors are told by their shapes, also as
+    "8x64x56x56".
 
     Raises ValueError for what describes no call.
     """
@@ -171,6 +173,8 @@ def _keys(plans: Sequence[Plan], device: Device) -> list[Key]:
 
 
 def _tensor(name: str, shape: Any, dtype: torch.dtype, layout: str) -> Tensor:
+    if isinstance(shape, str) and re.fullmatch(r"\d+([x,]\d+)*", shape):
+        shape = [int(size) for size in re.split("[x,]", shape)]
     if not isinstance(shape, (list, tuple)) or not all(type(n) is int and n >= 0 for n in shape):
         raise ValueError(f"{name}: expected its shape, a list of sizes, got {shape!r}")
     tensor = torch.empty(tuple(shape), dtype=dtype, device="meta")
