@@ -23,13 +23,13 @@ from ..testing.tolerances import (
     TF32_ROUNDOFF,
     reduction_length,
 )
-from .trial import placed, values, worst
+from .trial import Launches, placed, values, worst
 
 # Beyond so many products the expected result is computed in float32: its error is allowed for.
 MOST_IN_FLOAT64 = 1 << 36
 
 
-class ConvTrial:
+class ConvTrial(Launches):
     """A problem with its tensors on a device, and the result to expect."""
 
     def __init__(
@@ -40,7 +40,8 @@ class ConvTrial:
         device: torch.device,
         aligned: bool,
     ) -> None:
-        self._problem, self._which, self._plan_of = problem, which, plan_of
+        super().__init__(plan_of)
+        self._problem, self._which = problem, which
         like = torch.empty(0, dtype=problem.dtype, device=device)
         shapes = {
             Slot.INPUT: (problem.result_shape(Pass.DGRAD), problem.result_strides(Pass.DGRAD)),
@@ -48,25 +49,14 @@ class ConvTrial:
             Slot.OUTPUT: (problem.result_shape(Pass.FPROP), problem.result_strides(Pass.FPROP)),
         }
         first, second, written = OPERANDS[which]
-        self._tensors: dict[Slot, Tensor] = {
+        self._tensors = {
             slot: values(*shapes[slot], like, aligned, seed)
             for seed, slot in enumerate((first, second))
         }
         self._written = written
         self._tensors[written] = placed(*shapes[written], like, aligned)
         self._add_epilogue(like, aligned)
-        self._launches: dict[Candidate, Callable[[], None]] = {}
         self._exact, self._allowed = self._expect()
-
-    def launch(self, candidate: Candidate) -> None:
-        """Run it once on the current stream."""
-        run = self._launches.get(candidate)
-        if run is None:
-            plan = self._plan_of(candidate)
-            bound = plan.bind(*self._tensors)
-            tensors = tuple(self._tensors.values())
-            run = self._launches[candidate] = lambda: bound(*tensors)
-        run()
 
     def check(self, candidate: Candidate) -> str | None:
         """Run it once into NaN, and compare."""

@@ -13,13 +13,13 @@ from ..ops._pool_run import PoolCall
 from ..pool_problem import INTEGERS, PoolArguments, PoolOperands, PoolPass, PoolProblem
 from ..reference.pool_windows import Windows
 from ..testing.tolerances import ROUNDOFF, SPREAD
-from .trial import placed, values, worst
+from .trial import Launches, placed, values, worst
 
 # A power is an exponential of a logarithm, which is this many times less exact than a product.
 POWER = 64.0
 
 
-class PoolTrial:
+class PoolTrial(Launches):
     """A problem with its tensors on a device, and the result to expect."""
 
     def __init__(
@@ -30,7 +30,8 @@ class PoolTrial:
         device: torch.device,
         aligned: bool,
     ) -> None:
-        self._problem, self._which, self._plan_of = problem, which, plan_of
+        super().__init__(plan_of)
+        self._problem, self._which = problem, which
         self._like = torch.empty(0, dtype=problem.dtype, device=device)
         self._aligned = aligned
         rank, kind = problem.rank, problem.reduction.kind
@@ -41,7 +42,6 @@ class PoolTrial:
         self._parameters = self._make_parameters()
         y, taps = self._call(PoolPass.FORWARD, PoolOperands(x=x))
         saved = self._as_saved(taps if kind == "max" else y)
-        self._tensors: dict[Slot, Tensor] = {}
         operands = PoolOperands(x=x)
         if which is PoolPass.BACKWARD:
             dy = self._values(y.shape, problem.output_strides, 1)
@@ -52,16 +52,6 @@ class PoolTrial:
         self._exact, _ = self._call(which, _widened(operands))
         self._taps = taps if kind == "max" and which is PoolPass.FORWARD else None
         self._place(operands)
-        self._launches: dict[Candidate, Callable[[], None]] = {}
-
-    def launch(self, candidate: Candidate) -> None:
-        """Run it once on the current stream."""
-        run = self._launches.get(candidate)
-        if run is None:
-            bound = self._plan_of(candidate).bind(*self._tensors)
-            tensors = tuple(self._tensors.values())
-            run = self._launches[candidate] = lambda: bound(*tensors)
-        run()
 
     def check(self, candidate: Candidate) -> str | None:
         """Run it once into a poisoned result, and compare."""

@@ -1,12 +1,34 @@
 """Tensors for trials: random, of the strides that a problem says, aligned or not."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor
 
+from autotune import Candidate
+
+from ..launch import Plan, Slot
+
 SEED = 20_261_121
+
+
+class Launches:
+    """The launches of candidates on the tensors of a trial, bound once each."""
+
+    def __init__(self, plan_of: Callable[[Candidate], Plan]) -> None:
+        self._plan_of = plan_of
+        self._tensors: dict[Slot, Tensor] = {}
+        self._bound: dict[Candidate, Callable[[], None]] = {}
+
+    def launch(self, candidate: Candidate) -> None:
+        """Run it once on the current stream."""
+        run = self._bound.get(candidate)
+        if run is None:
+            bound, tensors = self._plan_of(candidate).bind(*self._tensors), self._tensors.values()
+            run = self._bound[candidate] = partial(bound, *tensors)
+        run()
 
 
 def values(
