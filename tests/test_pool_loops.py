@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from tritonconv import functional as F
 from tritonconv.pool_problem import PoolArguments, Reduction
 from tritonconv.reference import pool_loops, pool_windows
-from tritonconv.reference.pool_windows import Windows
+from tritonconv.reference.pool_geometry import Windows
 
 from .test_pool_functional import draw
 

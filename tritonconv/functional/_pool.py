@@ -12,7 +12,8 @@ from ..checks import shape_of
 from ..errors import ProblemError
 from ..ops.conv import is_plain
 from ..pool_problem import PoolArguments, windows_of
-from ..reference.pool_windows import Windows, max_indices
+from ..reference.pool_geometry import Windows
+from ..reference.pool_windows import max_indices
 from ._call import Kind, remembered
 
 Size = int | Sequence[int]

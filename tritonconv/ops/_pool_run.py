@@ -23,7 +23,7 @@ from ..pool_problem import (
 )
 from ..pooling import pool_plan
 from ..reference import pool_windows
-from ..reference.pool_windows import Windows
+from ..reference.pool_geometry import Windows
 from ._run import in_strides
 
 

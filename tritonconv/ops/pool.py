@@ -19,7 +19,7 @@ from torch.autograd import Function
 from ..layout import is_channels_last
 from ..pool_problem import PoolArguments, PoolOperands, PoolPass, Reduction
 from ..reference import pool_windows
-from ..reference.pool_windows import Windows
+from ..reference.pool_geometry import Windows
 from ._policy import hold_policy, under_forwards_policy
 from ._pool_run import PoolCall
 from .conv import conv_wgrad, is_plain, library

@@ -11,7 +11,7 @@ from autotune import Candidate
 from ..launch import Plan, Slot
 from ..ops._pool_run import PoolCall
 from ..pool_problem import INTEGERS, PoolArguments, PoolOperands, PoolPass, PoolProblem
-from ..reference.pool_windows import Windows
+from ..reference.pool_geometry import Windows
 from ..testing.tolerances import ROUNDOFF, SPREAD
 from .trial import Launches, placed, values, worst
 

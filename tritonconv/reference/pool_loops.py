@@ -7,13 +7,11 @@ holds, and it has no derivatives. What it declines, by None, `pool_windows` comp
 import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-if TYPE_CHECKING:
-    from .pool_windows import Windows
+from .pool_geometry import Windows
 
 # Beyond these the windows are laid out.
 MOST_TAPS = 64
