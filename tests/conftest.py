@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import time
 from collections import Counter
 from pathlib import Path
@@ -15,6 +16,10 @@ from tritonconv.launch import interpreting
 from tritonconv.testing.interpreter import counted_launches, fast_interpreter
 
 from .budget import LAUNCHES
+
+# What a shell starts in the background is deaf to Ctrl-C, and so would be all that the tests start.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 PROFILE = os.environ.get("TRITONCONV_PROFILE", "default")
 DEEP = PROFILE == "deep"
