@@ -7,7 +7,7 @@ LAUNCHES = {
     "test_launch": 20,
     "test_provider": 80,
     # Stubs that launch nothing: what a call costs beside its kernel.
-    "test_tuning": 7000,
+    "test_tuning": 20000,
     "test_kernels": 2000,
     "test_pool_kernels": 700,
     "test_pool_ops": 160,

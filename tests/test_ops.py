@@ -327,7 +327,7 @@ def test_explain_runs_nothing_and_names_the_reasons():
     known = len(CALLS)
     text = str(tritonconv.explain(F.conv2d, x, w, padding=1))
     assert "variant   implicit_gemm" in text and "not direct: implicit_gemm comes before it" in text
-    assert "source    default" in text and "gather_gemm x" in text and "BLOCK_M=" in text
+    assert "source    analytic" in text and "gather_gemm x" in text and "BLOCK_M=" in text
     assert "fprop of 1x64x8x8 with 64x64x3x3 -> 1x64x8x8, torch.float32" in text
     assert len(CALLS) == known
     backend = "interpreter" if interpreting() else "triton"
