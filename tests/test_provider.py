@@ -108,6 +108,7 @@ def test_a_result_that_is_not_written_is_wrong(monkeypatch):
     (key, *_rest) = keys_of(CALLS["unshared"])
     task = PROVIDER.task(key)
     trial = task.prepare()
+    assert trial.check(task.default()) is None  # the right result stands there now
     monkeypatch.setattr(trial, "launch", lambda candidate: None)
     assert "is nan, expected" in trial.check(task.default())
 
@@ -125,6 +126,19 @@ def test_the_default_is_a_candidate_and_candidates_are_legal():
         assert not task.is_legal(found[0]._replace(config=Config.of(64, 9, BLOCK_M=8)))
         assert all(task.predict(c) > 0 for c in found)
         assert len({task.predict(c) for c in found}) > 5
+
+
+def test_a_default_that_no_table_has_is_a_candidate():
+    (key, *_rest) = keys_of(CALLS["channels-last float16"], TARGET)
+    problem, which, _aligned = problem_of(key)
+    device = dataclasses.replace(PROVIDER.task(key).device, shared_memory=20_000)
+    plan = planning.make_plan(
+        problem, which, device, variant=planning.variant_named("implicit_gemm")
+    )
+    default = Candidate(plan.variant, plan.config)
+    assert plan.config.num_stages == 1
+    assert default in planning.candidates(problem, which, device)
+    assert planning.is_legal(problem, which, device, default)
 
 
 def test_a_candidate_can_be_forced_and_an_illegal_one_is_refused():
@@ -159,8 +173,10 @@ def test_the_source_decides_the_build(monkeypatch):
 
     assert hash_after(lambda name, text: "# a comment\n\n" + text) == one
     assert hash_after(lambda name, text: text.replace('"""The', '"""All the', 1)) == one
-    far = "_border.py"  # reached through gather_gemm
-    assert hash_after(lambda name, text: text + "\nX = 1\n" if name == far else text) != one
+    # The kernels, what they reach, and the planning that variants share.
+    for far in ("gather_gemm.py", "wgrad_gemm.py", "_border.py", "sum_splits.py", "base.py"):
+        found = hash_after(lambda name, text, far=far: text + "\nX = 1\n" if name == far else text)
+        assert found != one, far
     other = "unshared_gather.py"
     assert hash_after(lambda name, text: text + "\nX = 1\n" if name == other else text) == one
 

@@ -151,11 +151,11 @@ def test_tune_never_starts_where_nothing_can_be_measured(monkeypatch):
 @pytest.mark.parametrize(
     "call",
     [
-        lambda x: F.conv2d(x, torch.ones(2, 2, 3, 3)),
-        lambda x: F.conv2d(x, torch.ones(2, 2, 3, 3), activation="relu"),
+        lambda x: F.conv2d(x, torch.ones(2, 8, 3, 3)),
+        lambda x: F.conv2d(x, torch.ones(2, 8, 3, 3), activation="relu"),
         lambda x: F.l2_pool2d(x, 2),
-        lambda x: F.conv_pool2d(x, torch.ones(2, 2, 3, 3)),
-        lambda x: F.depthwise_separable_conv2d(x, torch.ones(2, 1, 3, 3), torch.ones(2, 2, 1, 1)),
+        lambda x: F.conv_pool2d(x, torch.ones(2, 8, 3, 3)),
+        lambda x: F.depthwise_separable_conv2d(x, torch.ones(8, 1, 3, 3), torch.ones(8, 8, 1, 1)),
     ],
     ids=["conv", "fused", "pool", "conv_pool", "separable"],
 )
@@ -169,7 +169,7 @@ def test_backward_on_another_thread_has_its_forwards_policy(call, monkeypatch):
         )
     _run.CALLS.clear()
     monkeypatch.setattr("tritonconv.ops._pool_run.CALLS", planning.BoundedCache())
-    x = torch.ones(1, 2, 6, 6, requires_grad=True)
+    x = torch.ones(1, 8, 6, 6).contiguous(memory_format=torch.channels_last).requires_grad_()
     with autotune.policy("cached"):
         y = call(x).sum()
     before = len(seen)
