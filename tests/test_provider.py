@@ -251,6 +251,14 @@ def test_a_models_problems_are_recorded_without_a_gpu():
     assert all(k.gpu == TARGET for k in keys)
 
 
+def test_the_work_that_no_algorithm_avoids():
+    (forward, *_rest) = keys_of({"op": "max_pool2d", "input": [2, 4, 8, 8], "kernel_size": 2})
+    # 2 x 4 planes of 4 x 4 windows of 4; x, y and a byte a winner.
+    assert PROVIDER.work(forward) == (512.0, (512 + 128) * 4 + 128)
+    (fprop, *_rest) = keys_of({"op": "conv1d", "input": [2, 4, 8], "weight": [6, 4, 3]})
+    assert PROVIDER.work(fprop) == (2 * 2 * 6 * 6 * 4 * 3, 4 * (2 * 4 * 8 + 6 * 4 * 3 + 2 * 6 * 6))
+
+
 def test_the_targets_and_what_is_not_there():
     assert TARGET.arch == "sm_90"
     with pytest.raises(RuntimeError, match="target: expected one of sm_80"):

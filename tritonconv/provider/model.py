@@ -45,7 +45,7 @@ def _tile(plan: Plan, launch: Launch, device: Device, programs: int) -> tuple[fl
     """`(cycles of arithmetic, bytes loaded)` of one program."""
     problem, constants = plan.problem, dict(launch.config.constants)
     if not isinstance(problem, ConvProblem):
-        return _values(problem) / programs / VECTOR, _bytes(plan) / programs
+        return combinations(problem) / programs / VECTOR, _bytes(plan) / programs
     size = problem.dtype.itemsize
     if problem.groups in (problem.in_channels, problem.out_channels):
         products = problem.useful_flops() / 2 / programs
@@ -57,7 +57,8 @@ def _tile(plan: Plan, launch: Launch, device: Device, programs: int) -> tuple[fl
     return m * n * depth / rate, (m + n) * depth * size
 
 
-def _values(problem: PoolProblem) -> int:
+def combinations(problem: PoolProblem) -> int:
+    """Elements that the windows of a pooling combine."""
     return problem.batch * problem.channels * math.prod(problem.output_size) * problem.taps
 
 

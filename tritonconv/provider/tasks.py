@@ -15,7 +15,7 @@ from ..pool_problem import PoolPass, PoolProblem
 from ..problem import ConvProblem, Pass
 from ..tuning import build_of, problem_of
 from .conv_trial import ConvTrial
-from .model import predicted_cycles
+from .model import combinations, predicted_cycles
 from .pool_trial import PoolTrial
 
 # A thread's; AMD's have as many again for accumulators, and count them in.
@@ -83,7 +83,7 @@ class ProblemTask:
         plan = self._plan_of(None)
         problem: Any = plan.problem
         if isinstance(problem, PoolProblem):
-            return 0.0, float(problem.useful_bytes(plan.which))
+            return float(combinations(problem)), float(problem.useful_bytes(plan.which))
         return float(problem.useful_flops()), float(problem.useful_bytes())
 
 
