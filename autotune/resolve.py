@@ -16,7 +16,7 @@ from .task import Build
 from .tuner import Tuning, tune
 
 log = logging.getLogger("autotune")
-PINNED, ANALYTIC = "pinned", "analytic"
+ANALYTIC = "analytic"
 # Seconds that a call may spend on tuning its problem under the policy "tune".
 SECONDS = 20.0
 
@@ -33,7 +33,7 @@ class Query(NamedTuple):
 
 @dataclass(frozen=True)
 class Choice:
-    """A candidate and where it came from: "pinned", "analytic", or a record's tier, "exact",
+    """A candidate and where it came from: "analytic", or a record's tier, "exact",
     "stale", "nearest" or "sibling"; `note` says more, for people."""
 
     candidate: Candidate
@@ -55,7 +55,6 @@ class Resolver:
         may_tune: Callable[[], str | None],
     ) -> None:
         self._provider, self._open_store, self._may_tune = provider, open_store, may_tune
-        self._pinned: dict[str, Candidate] = {}
         self._store: Store | None = None
         self._misses: MissLog | None = None
         self._lock = threading.RLock()
@@ -75,20 +74,9 @@ class Resolver:
         with self._lock:
             self._store, self._misses = store, MissLog.of(store.directory)
 
-    def pin(self, key: Key, candidate: Candidate | None) -> None:
-        """Use a candidate for a problem in this process, whatever the records say; None ends it."""
-        with self._lock:
-            if candidate is None:
-                self._pinned.pop(key.digest, None)
-            else:
-                self._pinned[key.digest] = candidate
-
     def choose(self, query: Query) -> Choice:
         """The candidate to run. Raises NoRecord under the policy "strict"."""
         name = current()
-        pinned = self._pinned.get(query.key.digest)
-        if pinned is not None and query.legal(pinned):
-            return Choice(pinned, PINNED)
         if name == Policy.OFF.value:
             return Choice(query.default, ANALYTIC, "the policy is off")
         if name == Policy.STRICT.value:

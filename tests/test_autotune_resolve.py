@@ -15,7 +15,7 @@ from autotune.misses import LIMIT_BYTES, MissLog
 from autotune.resolve import Query, Resolver
 from autotune.store import Store
 
-from .autotune_cases import H100, LARGE, NOW, OLD, OTHER, SMALL, key_of, record_of
+from .autotune_cases import H100, LARGE, NOW, OLD, OTHER, key_of, record_of
 
 KEY = key_of()
 
@@ -143,17 +143,6 @@ def test_strict_takes_nothing_less(store, tier):
 def test_an_illegal_record_is_passed_over(store):
     store.put(record_of(best=LARGE))
     assert chosen(store, "heuristic", legal=lambda c: c != LARGE) == (OTHER, "analytic")
-
-
-def test_a_pinned_candidate_comes_first_while_it_is_legal(store):
-    store.put(record_of(best=LARGE))
-    one = resolver(store)
-    one.pin(KEY, SMALL)
-    assert one.choose(query()).candidate == SMALL
-    assert one.choose(query()).source == "pinned"
-    assert one.choose(query(legal=lambda c: c != SMALL)).candidate == LARGE
-    one.pin(KEY, None)
-    assert one.choose(query()).candidate == LARGE
 
 
 def test_tune_tunes_once(store, monkeypatch):

@@ -52,7 +52,7 @@ ALLOWED = {
         "reference",
         "separable",
     },
-    "pooling": {"device", "kernels", "launch", "pool_problem", "tuning", "variants"},
+    "pooling": {"device", "errors", "kernels", "launch", "pool_problem", "tuning", "variants"},
     "separable": {"checks", "device", "errors", "kernels", "launch", "problem", "variants"},
     "conv_pool_planning": {
         "conv_pool",

@@ -8,7 +8,7 @@ import torch
 from autotune import Candidate, Config, Key
 from autotune.providers import installed, load
 from tritonconv import nn as _  # noqa: F401  (the whole package, as a user has it)
-from tritonconv import planning
+from tritonconv import planning, pooling
 from tritonconv.errors import UnsupportedProblem
 from tritonconv.provider import PROVIDER
 from tritonconv.provider.suite import ROWS
@@ -151,6 +151,14 @@ def test_a_candidate_can_be_forced_and_an_illegal_one_is_refused():
     with pytest.raises(UnsupportedProblem, match="cannot be run by direct: , num_warps=1"):
         bad = Candidate("direct", Config.of(1, 1))
         planning.make_plan(problem, which, task.device, candidate=bad)
+
+
+def test_an_illegal_candidate_of_a_pooling_is_refused():
+    (key, *_rest) = keys_of(CALLS["max"], TARGET)
+    problem, which, _aligned = problem_of(key)
+    with pytest.raises(UnsupportedProblem, match="cannot be run by window_reduce: , num_warps=1"):
+        bad = Candidate("window_reduce", Config.of(1, 1))
+        pooling.pool_plan(problem, which, PROVIDER.task(key).device, candidate=bad)
 
 
 def test_the_source_decides_the_build(monkeypatch):

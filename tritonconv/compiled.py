@@ -6,7 +6,7 @@ them. Our kernels specialise on nothing but the types of their pointers and thei
 plan is of one device. So what the first launch found is right for every later one.
 
 Triton's own path stays in use where it can do what this one cannot: launch hooks, an
-interpreter, versions that were not tried, and devices on which the first launch fails its test.
+interpreter, versions that are not known, and devices on which the first launch fails its test.
 """
 
 from functools import cache
@@ -18,8 +18,8 @@ from triton import knobs
 
 from .kernels.probe import probe
 
-# Versions whose compiled kernels were read to have the same interface.
-TRIED = ("3.6", "3.7", "3.8", "3.9")
+# Versions whose source was read for the interface of a compiled kernel.
+KNOWN = ("3.6", "3.9")
 
 
 class Handle(NamedTuple):
@@ -56,8 +56,8 @@ def hooked() -> bool:
 def refusal(index: int) -> str | None:
     """None if kernels may be launched directly on this GPU, else why not."""
     version = ".".join(triton.__version__.split(".")[:2])
-    if version not in TRIED:
-        return f"Triton {version} is none of {', '.join(TRIED)}, whose compiled kernels are known"
+    if version not in KNOWN:
+        return f"Triton {version} is none of {', '.join(KNOWN)}, whose compiled kernels are known"
     try:
         return _probe(index)
     except Exception as error:

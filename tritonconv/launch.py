@@ -119,8 +119,8 @@ class Plan:
     source: str = ""
     note: str = ""
     aligned: bool = True
-    # Whether the candidate came from the tuner's own choice: its problem has a key.
-    tuned: bool = False
+    # Whether its problem has a tuning key, so that a record could choose the candidate.
+    tunable: bool = False
     rejected: tuple[tuple[str, str], ...] = ()
     _bound: dict[tuple[Slot, ...], Callable[..., None]] = field(
         default_factory=dict, init=False, repr=False, compare=False

@@ -61,7 +61,7 @@ def make_plan(
         backend="interpreter" if interpreted else "triton",
         variant=chosen.name,
         aligned=aligned,
-        tuned=True,
+        tunable=True,
         launches=launches,
         workspace=math.prod(problem.result_shape(which)) * splits if splits > 1 else 0,
         config=config,
@@ -142,8 +142,8 @@ _target: ContextVar[Device | None] = ContextVar("tritonconv_target", default=Non
 
 
 @contextmanager
-def planning_for(device: Device | None) -> Iterator[None]:
-    """Make plans for this device inside the block, wherever tensors lie; None changes nothing."""
+def planning_for(device: Device) -> Iterator[None]:
+    """Make plans for this device inside the block, wherever tensors lie."""
     token = _target.set(device)
     try:
         yield

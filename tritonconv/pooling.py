@@ -10,6 +10,7 @@ import triton.language as tl
 from autotune import Candidate, Config
 
 from .device import Device
+from .errors import UnsupportedProblem
 from .kernels.window_reduce import window_reduce
 from .kernels.window_spread import window_spread
 from .launch import Launch, Plan, Slot
@@ -141,14 +142,16 @@ def pool_plan(
     aligned: bool = True,
     candidate: Candidate | None = None,
 ) -> Plan:
-    """The plan of one pass on one device; `candidate` forces one, for tuners. Raises autotune's
-    NoRecord under the policy "strict"."""
+    """The plan of one pass on one device; `candidate` forces one, for tuners. Raises
+    UnsupportedProblem for an illegal one, and autotune's NoRecord under the policy "strict"."""
     default = Candidate(kernel_name(which), default_config(problem, which, device))
 
     def legal(found: Candidate) -> bool:
         return found in candidates(problem, which, device)
 
     if candidate is not None:
+        if not legal(candidate):
+            raise UnsupportedProblem(f"{which.value} of this pooling cannot be run by {candidate}")
         choice = Chosen(candidate, "forced", "")
     else:
         choice = choose(lambda: pool_key(problem, which, device, aligned), device, default, legal)
@@ -165,6 +168,7 @@ def pool_plan(
         source=choice.source,
         note=choice.note,
         aligned=aligned,
+        tunable=True,
     )
 
 

@@ -75,6 +75,10 @@ def keys_of_shape(description: Mapping[str, Any], device: Device) -> list[Key]:
 class _ModelRecorder(Recorder):
     """Also what torch's convolutions would be here; those are computed, as the model wants."""
 
+    def __init__(self, target: Device) -> None:
+        super().__init__()
+        self._target = target
+
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func in (_ATEN, _ATEN_BACKWARD):
             self._record_aten(func, args)
@@ -96,9 +100,7 @@ class _ModelRecorder(Recorder):
         for which in passes:
             problem = _aten_problem(which, (x, w, dy), transposed, func is _ATEN, arguments)
             if problem is not None:
-                self.plans.append(make_plan(problem, which, _target(self)))
-
-    target: Device | None = None
+                self.plans.append(make_plan(problem, which, self._target))
 
 
 def _aten_problem(
@@ -130,19 +132,13 @@ def _aten_problem(
     return problem_of(which, dy, w if which is Pass.DGRAD else x, list(size), arguments)
 
 
-def _target(recorder: "_ModelRecorder") -> Device:
-    assert recorder.target is not None
-    return recorder.target
-
-
 _ATEN = torch.ops.aten.convolution.default
 _ATEN_BACKWARD = torch.ops.aten.convolution_backward.default
 
 
 @contextmanager
 def _recorded(device: Device) -> Iterator[list[Plan]]:
-    recorder = _ModelRecorder()
-    recorder.target = device
+    recorder = _ModelRecorder(device)
     with policy("off"), planning_for(device), recorder:
         yield recorder.plans
 
@@ -162,12 +158,9 @@ def _keys(plans: Sequence[Plan], device: Device) -> list[Key]:
     that fits all, chosen analytically: they are left out."""
     found: dict[str, Key] = {}
     for plan in plans:
-        key = None
-        if isinstance(plan.problem, PoolProblem):
-            key = pool_key(plan.problem, plan.which, device, plan.aligned)
-        elif plan.tuned:
-            key = conv_key(plan.problem, plan.which, device, plan.aligned)
-        if key is not None:
+        if plan.tunable:
+            key_of: Any = pool_key if isinstance(plan.problem, PoolProblem) else conv_key
+            key = key_of(plan.problem, plan.which, device, plan.aligned)
             found.setdefault(key.digest, key)
     return list(found.values())
 

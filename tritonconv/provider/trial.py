@@ -1,4 +1,4 @@
-"""Tensors for trials: random, of the strides that a problem says, aligned or not."""
+"""What trials share: random tensors of a problem's strides, launches on them, and the verdict."""
 
 import math
 from collections.abc import Callable, Sequence

@@ -52,7 +52,7 @@ def source_hash(variant: str) -> str:
 
 
 def _kernels(tree: ast.Module, path: Path) -> list[Path]:
-    """The files of `kernels/` that a file imports, and of `variants/` if it is one of them."""
+    """The files of `kernels/` and `variants/` that a file imports."""
     found = []
     for node in ast.walk(tree):
         if not isinstance(node, ast.ImportFrom) or not node.level:

@@ -38,15 +38,15 @@ def choose(
 ) -> Chosen:
     """The candidate to launch. Records are re-validated with `legal`.
 
-    In the interpreter nothing is measured, so no record says anything: the choice is analytic, and
-    the key, which costs a little, is not even made. Raises autotune's NoRecord under the policy
-    "strict".
+    A pinned one comes first. In the interpreter nothing is measured, so no record says anything:
+    the choice is analytic, and the key, which costs a little, is not even made. Raises autotune's
+    NoRecord under the policy "strict".
     """
+    if _PINNED:
+        pinned = _PINNED.get(key_of().digest)
+        if pinned is not None and legal(pinned):
+            return Chosen(pinned, "pinned", "")
     if device.vendor == "interpreter":
-        if _PINNED:
-            pinned = _PINNED.get(key_of().digest)
-            if pinned is not None and legal(pinned):
-                return Chosen(pinned, "pinned", "")
         return Chosen(default, "analytic", "nothing is measured in the interpreter")
     from autotune.resolve import Query
 
@@ -94,4 +94,3 @@ def pin(key: Key, candidate: Candidate | None) -> None:
         _PINNED.pop(key.digest, None)
     else:
         _PINNED[key.digest] = candidate
-    resolver().pin(key, candidate)
